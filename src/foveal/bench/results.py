@@ -1,0 +1,109 @@
+"""The results file: JSON lines, first what was run and where, then one line per (picture, codec, setting)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from foveal.errors import InputError
+
+__all__ = ["Point", "Results", "append", "read"]
+
+Key = tuple[str, str, str, float]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement. Times are seconds per megapixel, the median of `repeats` warm runs."""
+
+    image: str  # file name
+    codec: str
+    options: str  # all that is not the setting, e.g. "speed 4"
+    setting_name: str  # "quality", "distance", "qp"
+    setting: float
+    width: int
+    height: int
+    bytes: int
+    bpp: float
+    psnr_db: float  # over RGB; inf (null in the file) when lossless
+    ms_ssim: float
+    encode_s_per_mpx: float
+    decode_s_per_mpx: float
+    encode_repeats: int
+    decode_repeats: int
+    version: str
+
+    @property
+    def key(self) -> Key:
+        return (self.image, self.codec, self.options, self.setting)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a results file holds: a run's metadata (the first run's) and all the points, each key once."""
+
+    run: Mapping[str, Any]
+    points: tuple[Point, ...]
+
+
+def append(path: Path, item: Point | Mapping[str, Any]) -> None:
+    """Add one line: a point, or a run's metadata."""
+    if isinstance(item, Point):
+        record: dict[str, Any] = {"kind": "point", **asdict(item)}
+        record["psnr_db"] = None if math.isinf(item.psnr_db) else item.psnr_db
+    else:
+        record = {"kind": "run", **item}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read(path: Path) -> Results:
+    """Read a results file. A last line without its newline (a run that was killed) is left out.
+
+    Raises InputError when the file is not there or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read results from {path}: {error}") from error
+    run: dict[str, Any] = {}
+    points: dict[Key, Point] = {}
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        record = _parse(path, number, line)
+        if record.pop("kind") == "run":
+            run = run or record
+        else:
+            point = _point(path, number, record)
+            points.setdefault(point.key, point)
+    return Results(run, tuple(points.values()))
+
+
+def cut_unfinished_line(path: Path) -> None:
+    """Remove what a killed run left behind its last newline."""
+    data = path.read_bytes()
+    if not data.endswith(b"\n"):
+        path.write_bytes(data[: data.rfind(b"\n") + 1])
+
+
+def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or record.get("kind") not in ("run", "point"):
+        raise InputError(f"{path}, line {number}: not a line of a benchmark; name another results file")
+    return record
+
+
+def _point(path: Path, number: int, record: dict[str, Any]) -> Point:
+    names = [field.name for field in fields(Point)]
+    missing = [name for name in names if name not in record]
+    if missing:
+        raise InputError(f"{path}, line {number}: {missing[0]} is missing; name another results file")
+    if record["psnr_db"] is None:
+        record["psnr_db"] = math.inf
+    return Point(**{name: record[name] for name in names})

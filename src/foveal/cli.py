@@ -1,0 +1,200 @@
+"""The command line: encode, decode, info, compare, importance, bench, train, models, doctor.
+
+Every command reads its options, calls one room or the public door, and prints. Errors that Foveal raises on
+purpose become one line on standard error and exit status 2, as do unknown options.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import foveal
+from foveal.cli_support import jobs as work
+from foveal.cli_support import options as opt
+from foveal.cli_support import show, tasks
+from foveal.io import images
+
+__all__ = ["app", "main"]
+
+
+class Refusing(TyperGroup):
+    """A group of commands in which a FovealError is the end of the command, not of the interpreter."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except foveal.FovealError as error:
+            typer.echo(f"foveal: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=Refusing,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+train_app = typer.Typer(no_args_is_help=True, help="Train a model on your own pictures.")
+app.add_typer(train_app, name="train")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foveal {foveal.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A learned image codec that spends its bits where the information is."""
+
+
+@app.command()
+def encode(
+    inputs: opt.Inputs,
+    output: opt.Output = None,
+    quality: opt.Quality = 60,
+    effort: opt.Effort = 4,
+    keep: opt.Keep = "auto",
+    threshold: opt.Threshold = None,
+    alpha: opt.Alpha = None,
+    mask: opt.Mask = None,
+    target_bpp: opt.TargetBpp = None,
+    target_bytes: opt.TargetBytes = None,
+    target_psnr: opt.TargetPsnr = None,
+    packets: opt.Packets = 1,
+    model: opt.Model = "s",
+    jobs: opt.Jobs = 1,
+) -> None:
+    """Compress pictures to .fov files."""
+    targets = {"target_bpp": target_bpp, "target_bytes": target_bytes, "target_psnr": target_psnr}
+    settings = {"quality": quality, "effort": effort, "packets": packets, "model": model, **targets}
+    task = partial(tasks.encode_one, choice=opt.Choice(keep, threshold, alpha, mask), settings=settings)
+    work.run_each(images.outputs(inputs, output, ".fov"), task, jobs)
+
+
+@app.command()
+def decode(
+    inputs: opt.Inputs, output: opt.Output = None, on_loss: opt.OnLoss = "error", jobs: opt.Jobs = 1
+) -> None:
+    """Decompress .fov files to pictures: PNG, or what the suffix of OUT says."""
+    work.run_each(images.outputs(inputs, output, ".png"), partial(tasks.decode_one, on_loss=on_loss), jobs)
+
+
+@app.command()
+def info(
+    inputs: opt.Inputs,
+    as_json: opt.AsJson = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every checksum.")] = False,
+) -> None:
+    """Say what .fov files hold: sizes, model, level, patches dropped, the bytes of each chunk."""
+    task = partial(tasks.describe_one, verify=verify, as_json=as_json)
+    work.run_each([(name, "-") for name in inputs], task, say=work.print_line)
+
+
+@app.command()
+def compare(
+    reference: Annotated[Path, typer.Argument(help="The original picture.")],
+    test: Annotated[Path, typer.Argument(help="The coded picture, .fov or any other.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Picture of both to write.")] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Measure a coded picture against its original: PSNR, MS-SSIM, bits per pixel."""
+    from foveal.bench.compare import compare as measure
+
+    found = measure(reference, test, output)
+    typer.echo(show.json_line(found.as_dict()) if as_json else str(found))
+
+
+@app.command()
+def importance(
+    inputs: opt.Inputs,
+    output: opt.Output = None,
+    quality: opt.Quality = 60,
+    keep: opt.Keep = "auto",
+    threshold: opt.Threshold = None,
+    alpha: opt.Alpha = None,
+    mask: opt.Mask = None,
+    jobs: opt.Jobs = 1,
+) -> None:
+    """Draw the gradient of pictures, the patches that would be kept, and their classes."""
+    task = partial(tasks.draw_one, choice=opt.Choice(keep, threshold, alpha, mask), quality=quality)
+    work.run_each(images.outputs(inputs, output, "-importance.png"), task, jobs)
+
+
+@app.command()
+def bench(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of lossless pictures.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File for a JSON line per measurement.")],
+    rivals: Annotated[str, typer.Option(help="Codecs beside Foveal, with commas.")] = "jpeg,webp,avif,jxl",
+    report: Annotated[Path | None, typer.Option(help="Folder for plots, tables and a page.")] = None,
+    model: opt.Model = "s",
+    effort: opt.Effort = 4,
+    keep: opt.Keep = "auto",
+    threads: opt.Threads = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")] = None,
+    resume: Annotated[bool, typer.Option("--resume/--afresh", help="Keep the lines OUT already has.")] = True,
+) -> None:
+    """Measure Foveal beside other codecs on a folder: real bytes, decoded in a fresh process."""
+    from foveal.bench.run import bench as measure
+
+    names = [name.strip() for name in rivals.split(",") if name.strip()]
+    found = measure(folder, rivals=names, output=output, report=report, model=model, effort=effort,
+                    threads=threads, keep=opt.share_or_word(keep), limit=limit, resume=resume)  # fmt: skip
+    typer.echo(str(found))
+
+
+@app.command()
+def models(as_json: opt.AsJson = False) -> None:
+    """List the models in this installation."""
+    found = foveal.models()
+    lines = map(show.json_line, map(dataclasses.asdict, found)) if as_json else show.model_lines(found)
+    typer.echo("\n".join(lines))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: versions, extras, weights, and a picture there and back."""
+    typer.echo("\n".join(show.installation_lines()))
+    checks = foveal.selftest()
+    typer.echo("\n".join(f"  {'ok' if c.ok else 'FAILED':7}  {c.name}: {c.detail}" for c in checks))
+    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
+
+
+@train_app.command("image")
+def train_image(
+    data: Annotated[Path, typer.Option(help="Folder of pictures, or of tar files of pictures.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Weights to write, .safetensors.")],
+    weights: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
+    size: Annotated[str, typer.Option(help="Model size.")] = "s",
+    minutes: Annotated[float, typer.Option(min=0, help="Time to train for.")] = 10,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps to train for, instead of a time.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
+    crop: Annotated[int, typer.Option(min=64, help="Side of a crop, pixels.")] = 256,
+    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+    log: Annotated[Path | None, typer.Option(help="JSON lines of the progress.")] = None,
+    preview: Annotated[Path | None, typer.Option(help="Picture of the state, PNG.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of crops and noise.")] = 0,
+) -> None:
+    """Train an image model, or go on training one."""
+    from foveal.train.loop import train
+
+    train(data, output, size=size, weights=weights, minutes=minutes, steps=steps, batch=batch, crop=crop,
+          lr=lr, device=device, threads=threads, log=log, preview=preview, seed=seed)  # fmt: skip
+
+
+def main() -> None:
+    """Entry of the command `foveal` and of `python -m foveal`."""
+    app(prog_name="foveal")

@@ -1,0 +1,124 @@
+"""The options of the command line, each described once, and the choices they make up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+
+import foveal
+from foveal.io import images
+
+__all__ = [
+    "Alpha",
+    "AsJson",
+    "Choice",
+    "Effort",
+    "Inputs",
+    "Jobs",
+    "Keep",
+    "Mask",
+    "Model",
+    "OnLoss",
+    "Output",
+    "Packets",
+    "Quality",
+    "TargetBpp",
+    "TargetBytes",
+    "TargetPsnr",
+    "Threads",
+    "Threshold",
+    "share_or_word",
+]
+
+_CHOOSING = "Patches to keep"
+_TARGET = "Instead of a quality"
+
+Inputs = Annotated[list[str], typer.Argument(metavar="IN", help="Files; - reads standard input.")]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o", "--output", metavar="OUT|DIR", help="File to write, - for standard output, a folder for "
+        "several files. Left out, the result lies beside its input. An existing file is replaced.",
+    ),
+]  # fmt: skip
+Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Files worked on at the same time.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+
+Quality = Annotated[float, typer.Option("-q", "--quality", min=0, max=100, help="0 smallest, 100 best.")]
+Effort = Annotated[int, typer.Option("--effort", min=1, max=9, help="1 fastest, 9 smallest files.")]
+Packets = Annotated[int, typer.Option("--packets", min=1, help="Packets, most important first.")]
+Model = Annotated[str, typer.Option("--model", help="Model to code with; `foveal models` lists them.")]
+
+Keep = Annotated[
+    str,
+    typer.Option(
+        "--keep", metavar="auto|all|SHARE", rich_help_panel=_CHOOSING,
+        help="auto drops a patch only where that pays; 0.4 keeps the 40 % with the steepest gradients.",
+    ),
+]  # fmt: skip
+Threshold = Annotated[
+    float | None,
+    typer.Option("--threshold", help="Drop patches of a lower mean gradient.", rich_help_panel=_CHOOSING),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option("--alpha", help="Patches in all / patches kept, 1 or more.", rich_help_panel=_CHOOSING),
+]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        "--mask",
+        metavar="FILE",
+        help="Picture that is not black where it matters.",
+        rich_help_panel=_CHOOSING,
+    ),
+]
+
+TargetBpp = Annotated[
+    float | None,
+    typer.Option("--target-bpp", help="Bits per pixel to come near to.", rich_help_panel=_TARGET),
+]
+TargetBytes = Annotated[
+    int | None, typer.Option("--target-bytes", help="File size to stay under.", rich_help_panel=_TARGET)
+]
+TargetPsnr = Annotated[
+    float | None, typer.Option("--target-psnr", help="PSNR in dB to reach.", rich_help_panel=_TARGET)
+]
+
+OnLoss = Annotated[
+    Literal["error", "conceal"],
+    typer.Option("--on-loss", help="At lost or damaged packets: refuse, or fill in what they held."),
+]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="For every codec; 0 = one per core.")]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which patches are kept. The public door refuses more than one of the four ways."""
+
+    keep: str = "auto"
+    threshold: float | None = None
+    alpha: float | None = None
+    mask: str | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `foveal.compress` and `foveal.importance`; reads the mask's file."""
+        mask = None if self.mask is None else images.load(self.mask)
+        return {
+            "keep": share_or_word(self.keep),
+            "threshold": self.threshold,
+            "alpha": self.alpha,
+            "mask": mask,
+        }
+
+
+def share_or_word(text: str) -> str | float:
+    """The words as they are, a share as a number; whether it is in range is the public door's to say."""
+    if text in ("auto", "all"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise foveal.InputError(f"--keep {text!r}: give auto, all, or a share such as 0.4") from None

@@ -1,0 +1,72 @@
+"""What can be said without coding a picture: a file's facts, the installed models, and the self-test."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from foveal import container, registry
+from foveal.errors import FovealError
+from foveal.types import Check, Info, ModelInfo
+
+
+def inspect(data: bytes, *, verify: bool = False) -> Info:
+    """Facts of a .fov file, without decoding its picture (and without torch).
+
+    Every chunk is listed with its bytes and whether its CRC holds; ``verify`` raises the typed error of the first fault.
+    """
+    from foveal.image import classmap
+
+    contents = container.read(data, tolerant=not verify)
+    head, classes = contents.header, classmap.decompress(contents)
+    dropped = int((classes == 0).sum())
+    chunks = [{"type": c.type, "bytes": c.length, "crc_ok": c.crc_ok} for c in container.list_chunks(data)]
+    try:
+        name = registry.name_of(head.model)
+    except FovealError:
+        name = f"unknown ({head.model})"
+    return Info(width=head.width, height=head.height, bytes=len(data), bpp=8 * len(data) / (head.width * head.height),
+                model=name, level=head.level / 16, quality=head.level * 100 / 1008, mode=head.mode,
+                alpha_channel=head.alpha, patches=classes.size, dropped=dropped,
+                alpha=classes.size / (classes.size - dropped) if dropped < classes.size else float("inf"),
+                packets=head.packets, chunks=chunks)
+
+
+def models() -> list[ModelInfo]:
+    """The models this installation holds, smallest first."""
+    out = []
+    for name, number in sorted(registry.IDS.items(), key=lambda item: item[1]):
+        weights = registry.load(name)
+        facts: dict[str, Any] = weights.facts
+        out.append(ModelInfo(name, number, weights.digest.hex(), sum(t.numel() for t in weights.tensors.values()),
+                             facts["kmac_encode"], facts["kmac_decode"], weights.file_bytes, name == registry.DEFAULT))
+    return out
+
+
+def selftest() -> list[Check]:
+    """Checks that this machine codes as every other does: weights, integer prior, entropy tables, a round trip."""
+    checks = [Check("python", True, f"{platform.python_version()} on {platform.machine()}")]
+    for name in ("torch", "numpy", "PIL", "constriction", "safetensors"):
+        checks.append(_attempt(name, lambda name=name: __import__(name).__version__))
+    for name in registry.IDS:
+        checks.append(_attempt(f"weights {name}", lambda name=name: registry.load(name).digest.hex()))
+    checks.append(_attempt("golden stream", _golden))
+    return checks
+
+
+def _attempt(name: str, action: Any) -> Check:
+    try:
+        return Check(name, True, str(action()))
+    except AttributeError:
+        return Check(name, True, "present")
+    except (FovealError, ImportError, RuntimeError, AssertionError) as e:
+        return Check(name, False, str(e))
+
+
+def _golden() -> str:
+    """Compress a synthetic picture and compare with the hash stored beside the weights."""
+    from foveal.image.codec import golden_digest
+
+    found, expected = golden_digest(), registry.load(registry.DEFAULT).facts.get("golden")
+    assert found == expected, f"this machine's integers hash to {found}, expected {expected}: report it with this output"
+    return f"{found} as on every machine"

@@ -1,0 +1,1 @@
+"""The image codec, one room a file; `codec` is the hall where they meet."""

@@ -1,0 +1,146 @@
+"""The encoder's side of the hall: a picture's coefficients and latents, quantised and coded at any level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveal.image import classmap, packets, patches, quantize, rangecoder
+from foveal.image.decoder import Ints, parts, run_slices, salience_of, to_tensor
+from foveal.image.network import Network
+from foveal.image.prior import BASE, BaseIndex, reconstruct
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Everything of a file that depends on the level (sixteenths)."""
+
+    level: int
+    classes: NDArray[np.uint8]
+    class_map: bytes | None
+    base: bytes
+    packets: list[bytes]
+
+    @property
+    def class_count(self) -> int:
+        """Classes in use, as HEAD states it."""
+        return classmap.class_count(self.classes)
+
+
+class Encoder:
+    """A picture's coefficients and latents, to be quantised at any level. All float work is fp64, so that rounding
+    decides alike on every machine."""
+
+    def __init__(self, network: Network, rgb: NDArray[np.uint8], classes: NDArray[np.uint8] | None, effort: int,
+                 packet_count: int) -> None:
+        self.network, self.effort, self.packet_count, self.rgb = network, effort, packet_count, rgb
+        self.grid = patches.grid(*rgb.shape[:2])
+        self.index = BaseIndex(*self.grid)
+        self.coefficients = network.coefficients(patches.split(rgb), self.grid)
+        self.forced = classes
+        self._latents: tuple[bytes, Tensor] | None = None
+
+    def latents(self, classes: NDArray[np.uint8]) -> Tensor:
+        """(T, D) fp64; the vision transformer sees the tokens of class > 0 only. Independent of the level."""
+        visible = (classes > 0).ravel()
+        if self._latents is None or self._latents[0] != visible.tobytes():
+            self._latents = visible.tobytes(), self.network.analyse(self.coefficients, visible, self.grid)
+        return self._latents[1]
+
+    def at(self, level: int, watch: Callable[[Ints, Ints], None] | None = None) -> Stream:
+        """Quantise and entropy-code at ``level`` (sixteenths). ``watch`` sees all symbols with their scale indices."""
+        z, base_symbols, base, features, salience = self._base(level)
+        classes = self.forced if self.forced is not None else self._auto(level, base, features)
+        tokens = packets.order(classes, salience)
+        runs = packets.runs(len(tokens), self.packet_count)
+        pushed = [rangecoder.Pusher(self.network.tables) for _ in runs]
+        latents = self.latents(classes)
+        for coder, (first, count) in zip(pushed, runs):
+            for part in parts(tokens[first : first + count]):
+                for symbols, index, _ in self._slices(level, latents, classes, base, features, part):
+                    coder.push(symbols.ravel(), index.ravel())
+                    if watch:
+                        watch(symbols, index)
+        head = rangecoder.Pusher(self.network.tables)
+        for symbols, index in [z, *base_symbols]:
+            head.push(symbols.ravel(), index.ravel())
+            if watch:
+                watch(symbols, index)
+        return Stream(level, classes, classmap.compress(classes), head.finish(),
+                      [packets.wrap(run, coder.finish()) for run, coder in zip(runs, pushed)])
+
+    def _base(self, level: int) -> tuple[tuple[Ints, Ints], list[tuple[Ints, Ints]], Tensor, Tensor, Ints]:
+        """Hyper-latent and thumbnail -> their symbols and indices, decoded thumbnail, features, salience."""
+        prior, (h, w) = self.network.prior, self.grid
+        step = self.network.steps(level)
+        v = self.coefficients / step
+        z = self.network.hyper_latent(v, self.grid)
+        mean, index = prior.hyper(level)
+        z_symbols = quantize.plain((z - mean / 16).numpy())
+        z_index = np.broadcast_to(index.numpy(), z_symbols.shape)
+        features = prior.features(reconstruct(to_tensor(z_symbols, prior.dtype), mean), level, h, w)
+        values, coded = torch.zeros(h * w, BASE, dtype=prior.dtype), []
+        for number, at in enumerate(self.index.tokens):
+            if len(at):
+                base_mean, base_index = prior.base(number, values, features, self.index, level)
+                symbols = self._round(v[at, :BASE] - base_mean.double() / 16, base_index, step[:BASE], level)
+                values[at] = reconstruct(to_tensor(symbols, prior.dtype), base_mean)
+                coded.append((symbols, base_index.numpy()))
+        return (z_symbols, z_index), coded, values, features, salience_of(values, self.index)
+
+    def _round(self, residual: Tensor, index: Tensor, step: Tensor, level: int | Tensor) -> Ints:
+        r, i = residual.numpy(), index.numpy()
+        if self.effort < 4:
+            return np.where(i < self.network.tables.silent, 0, quantize.plain(r))
+        weight = np.broadcast_to(_weights(level) * step.numpy() ** 2, r.shape)
+        symbols = quantize.optimised(r, i, weight, self.network.tables.cost)
+        return np.where(i < self.network.tables.silent, 0, symbols)
+
+    def _slices(self, level: int, latents: Tensor, classes: NDArray[np.uint8], base: Tensor, features: Tensor, part: Ints
+                ) -> list[tuple[Ints, Ints, NDArray[np.float64]]]:
+        """Symbols, scale indices and residuals (n, b - a) of every channel slice of the tokens ``part``."""
+        network, levels = self.network, quantize.class_levels(level)
+        which = torch.from_numpy(classes.ravel()[part].astype(np.int64))
+        table = torch.stack([network.steps(x) for x in levels])
+        step = table[which]  # (n, D)
+        at = torch.from_numpy(part)
+        v = latents[at] / step
+        token_level = torch.tensor(levels)[which][:, None]
+        out = []
+
+        def symbols_of(a: int, b: int, mean: Tensor, index: Tensor) -> Tensor:
+            residual = v[:, a:b] - mean.double() / 16
+            symbols = self._round(residual, index, step[:, a:b], token_level)
+            out.append((symbols, index.numpy(), residual.numpy()))
+            return to_tensor(symbols, network.prior.dtype)
+
+        run_slices(network, base, features, self.index, levels, which, at, symbols_of)
+        return out
+
+    def _auto(self, level: int, base: Tensor, features: Tensor) -> NDArray[np.uint8]:
+        """Class 0 where dropping lowers D + R/lambda, judged on the linear coefficients (so that the vision transformer
+        runs once, over what is kept), class 1 elsewhere."""
+        everything = np.ones(self.grid, np.uint8)
+        step = self.network.steps(level).numpy()
+        weight, gain = quantize.rate_weight(level) * step**2, []
+        for part in parts(np.arange(everything.size)):
+            total = np.zeros(len(part))
+            start = BASE
+            for symbols, index, residual in self._slices(level, self.coefficients, everything, base, features, part):
+                w = weight[start : start + symbols.shape[1]]
+                total += (w * (residual**2 - (residual - symbols) ** 2) - self.network.tables.cost(symbols, index)).sum(1)
+                start += symbols.shape[1]
+            gain.append(total)
+        return (np.concatenate(gain) > 0).astype(np.uint8).reshape(self.grid)
+
+
+def _weights(level: int | Tensor) -> Any:
+    if isinstance(level, int):
+        return quantize.rate_weight(level)
+    return quantize.LAMBDA_MIN * np.exp2(level.numpy() / 128)

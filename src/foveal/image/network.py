@@ -1,0 +1,112 @@
+"""The learned parts of one model, built from its weights file: transforms, integer prior, tables."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foveal import registry
+from foveal.image.prior import IntegerPrior
+from foveal.image.quantize import steps
+from foveal.image.rangecoder import Tables
+from foveal.image.transform import (PATCH, SIZES, WINDOW, Analysis, GridWindows, HyperAnalysis, PackedWindows, Shortcut,
+                                    Synthesis)
+
+Module = TypeVar("Module", bound=nn.Module)
+BAND = 65536  # tokens of a band that is transformed at once
+
+
+class Network:
+    """``weights`` as loaded, ``prior`` and ``tables`` exact; analysis in fp64, synthesis in fp32, on the CPU."""
+
+    def __init__(self, weights: registry.Weights) -> None:
+        t, size = weights.tensors, SIZES[weights.name]
+        self.weights, self.size = weights, size
+        self.prior = IntegerPrior({k[6:]: v for k, v in t.items() if k.startswith("prior.")}, size.cuts)
+        self.tables = Tables(t["tables.counts"].numpy(), t["tables.reach"].numpy(), int(t["tables.silent"][0]))
+        self._ln_step = t["ln_step"].double().numpy()
+        self._coarse, self._fine = _filled(Shortcut(size), "shortcut", t).double(), _filled(Shortcut(size), "shortcut", t)
+        self._analysis = _filled(Analysis(size), "analysis", t).double()
+        self._hyper = _filled(HyperAnalysis(size), "hyper", t).double()
+        self._synthesis = _filled(Synthesis(size), "synthesis", t)
+
+    @staticmethod
+    @lru_cache(maxsize=2)
+    def load(name: str) -> Network:
+        """The model of this name, built once per process."""
+        return Network(registry.load(name))
+
+    def steps(self, level: int) -> Tensor:
+        """Quantiser step of every channel (D,) fp64 at ``level`` (sixteenths)."""
+        return torch.from_numpy(steps(self._ln_step, level))
+
+    @torch.no_grad()
+    def coefficients(self, patches: NDArray[np.uint8], grid: tuple[int, int]) -> Tensor:
+        """(T, 768) uint8 -> linear coefficients, mean removed, (T, D) fp64"""
+        return torch.cat([self._coarse(part.double()) for part in torch.from_numpy(patches).split(BAND)])
+
+    @torch.no_grad()
+    def hyper_latent(self, steps: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Coefficients in steps (T, D) fp64 -> (H, W, hyper) fp64"""
+        h, w = grid
+        rows = max(4, BAND // w // 4 * 4)
+        whole = steps.view(1, h, w, -1)
+        return torch.cat([self._hyper(whole[:, y : y + rows])[0] for y in range(0, h, rows)])
+
+    @torch.no_grad()
+    def analyse(self, coefficients: Tensor, visible: NDArray[np.bool_], grid: tuple[int, int]) -> Tensor:
+        """Coefficients (T, D) -> latents (T, D) fp64; tokens that are not visible keep their coefficients."""
+        out = coefficients.clone()
+        h, w = grid
+        tokens = torch.from_numpy(np.nonzero(visible)[0])
+        for first, last, start, end in _bands(h, w, len(self._analysis.blocks)):
+            inside = tokens[(tokens >= first * w) & (tokens < last * w)]
+            if len(inside):
+                windows = PackedWindows(inside // w - first, inside % w)
+                y = self._analysis(coefficients[inside], self._coarse.std, windows)
+                own = (inside >= start * w) & (inside < end * w)
+                out[inside[own]] = y[own]
+        return out
+
+    @torch.no_grad()
+    def synthesise(self, values: Tensor, levels: Tensor, masked: Tensor, grid: tuple[int, int]) -> NDArray[np.uint8]:
+        """values (T, D) in sixteenths of a step, levels (T,) sixteenths, masked (T,) bool -> (16h, 16w, 3) uint8"""
+        h, w = grid
+        table = {int(level): self.steps(int(level)).float() for level in levels.unique()}
+        keys = sorted(table)
+        step = torch.stack([table[k] for k in keys])[torch.searchsorted(torch.tensor(keys), levels)]
+        image_level = min(keys)
+        step[:, : self.prior.cuts[0]] = table[image_level][: self.prior.cuts[0]]
+        out = np.empty((PATCH * h, PATCH * w, 3), np.uint8)
+        for first, last, start, end in _bands(h, w, len(self._synthesis.blocks)):
+            rows = slice(first * w, last * w)
+            latents = (values[rows].float() / 16 * step[rows]).view(1, last - first, w, -1)
+            shape = latents.shape[:3]
+            windows = GridWindows(torch.ones(shape, dtype=torch.bool))
+            pixels = self._synthesis(latents, levels[rows].float().view(shape) / 16, masked[rows].view(shape), self._fine,
+                                     windows)[0]
+            own = pixels[:, PATCH * (start - first) : PATCH * (end - first)]
+            out[PATCH * start : PATCH * end] = own.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return out
+
+
+def _filled(module: Module, name: str, tensors: dict[str, Tensor]) -> Module:
+    """``module`` with its weights from the tensors called ``name``.*, in fp32, ready for inference."""
+    own = {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
+    module.load_state_dict(own)
+    return module.requires_grad_(False).eval()
+
+
+def _bands(h: int, w: int, blocks: int) -> list[tuple[int, int, int, int]]:
+    """Rows of tokens in bands of at most about BAND tokens: (first, last) with halo, (start, end) without.
+
+    A token reaches one window per block, so a halo of one window per block (and one for the 1/8 branch) leaves no seam.
+    """
+    rows = max(WINDOW, BAND // w // WINDOW * WINDOW)
+    halo = WINDOW * (blocks + 1)
+    return [(max(0, y - halo), min(h, y + rows + halo), y, min(h, y + rows)) for y in range(0, h, rows)]

@@ -1,0 +1,116 @@
+"""The class map ("position information") and the partition of tokens into packets.
+
+Tokens are ordered by falling class, within a class by falling salience (an integer both sides derive from the base layer),
+then cut into runs; packet payloads begin with their run (first, count), so any subset of packets decodes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveal.errors import CorruptError, InputError
+
+RUN = struct.Struct(">II")
+Classes = NDArray[np.uint8]
+
+
+class Flags(Protocol):
+    """Writes one binary decision with the probability of True."""
+
+    def flags(self, bit: bool, probability: float, /) -> None: ...
+
+
+class Pull(Protocol):
+    """Reads one binary decision with the probability of True."""
+
+    def flag(self, probability: float, /) -> bool: ...
+
+
+class _Adaptive:
+    """Counts of decisions per context; probabilities by Krichevsky-Trofimov, halved at 255 so that they follow."""
+
+    def __init__(self, contexts: int) -> None:
+        self.counts = [[1, 1] for _ in range(contexts)]
+
+    def probability(self, context: int) -> float:
+        no, yes = self.counts[context]
+        return (2 * yes - 1) / (2 * (no + yes) - 2)
+
+    def update(self, context: int, bit: bool) -> None:
+        pair = self.counts[context]
+        pair[bit] += 1
+        if sum(pair) > 255:
+            self.counts[context] = [(n + 1) // 2 for n in pair]
+
+
+def _context(rows: list[list[int]], y: int, x: int, decision: int) -> int:
+    """0..26: of west, north and the two diagonals above, how many are beyond the decision; outside counts as not."""
+    above = rows[y - 1] if y else None
+    near = (x > 0 and rows[y][x - 1] > decision) + (above is not None and above[x] > decision)
+    far = above is not None and (x > 0 and above[x - 1] > decision) + (x + 1 < len(above) and above[x + 1] > decision)
+    return 9 * decision + 3 * near + int(far)
+
+
+def push_classes(classes: Classes, count: int, coder: Flags) -> None:
+    """Code a (h, w) map of classes < ``count`` as unary binary decisions ("more than 0?", "more than 1?", ...)."""
+    rows: list[list[int]] = classes.tolist()
+    model = _Adaptive(9 * count)
+    for y, row in enumerate(rows):
+        for x, value in enumerate(row):
+            for decision in range(min(value + 1, count - 1)):
+                context = _context(rows, y, x, decision)
+                coder.flags(value > decision, model.probability(context))
+                model.update(context, value > decision)
+
+
+def pull_classes(h: int, w: int, count: int, coder: Pull) -> Classes:
+    """The inverse of ``push_classes``."""
+    rows: list[list[int]] = []
+    model = _Adaptive(9 * count)
+    for y in range(h):
+        rows.append([0] * w)
+        for x in range(w):
+            value = 0
+            while value < count - 1:
+                context = _context(rows, y, x, value)
+                more = coder.flag(model.probability(context))
+                model.update(context, more)
+                if not more:
+                    break
+                value += 1
+            rows[y][x] = value
+    return np.array(rows, np.uint8)
+
+
+def order(classes: NDArray[np.uint8], salience: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Kept tokens (class > 0) by falling class, then falling salience, then raster order: indices (n,) int64."""
+    flat = classes.ravel().astype(np.int64)
+    ranked = np.lexsort((-salience, -flat))
+    return np.asarray(ranked[: int((flat > 0).sum())], np.int64)
+
+
+def runs(tokens: int, packets: int) -> list[tuple[int, int]]:
+    """Cut ``tokens`` into ``packets`` even runs (first, count); fewer when there are fewer tokens."""
+    if packets < 1:
+        raise InputError(f"packets {packets} is below 1; a picture needs at least one packet")
+    edges = [tokens * i // min(packets, max(tokens, 1)) for i in range(min(packets, max(tokens, 1)) + 1)]
+    return [(a, b - a) for a, b in zip(edges, edges[1:]) if b > a]
+
+
+def wrap(run: tuple[int, int], stream: bytes) -> bytes:
+    """Payload of one packet."""
+    return RUN.pack(*run) + stream
+
+
+def unwrap(payload: bytes, tokens: int) -> tuple[tuple[int, int], bytes]:
+    """(first, count) and the range-coder stream; CorruptError when the run leaves the ``tokens`` there are."""
+    if len(payload) < RUN.size:
+        raise CorruptError(f"packet holds {len(payload)} bytes, fewer than its {RUN.size}-byte run; get the file again")
+    first, count = RUN.unpack_from(payload)
+    if count < 1 or first + count > tokens:
+        raise CorruptError(f"packet covers tokens {first}..{first + count} of {tokens}; get the file again")
+    return (first, count), payload[RUN.size :]

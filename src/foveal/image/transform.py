@@ -1,0 +1,300 @@
+"""Analysis and synthesis transforms: a linear DCT shortcut plus a vision transformer (CN115514976A, claims 1-6).
+
+Tokens are 16x16 patches. ``Analysis`` sees the *visible* (not dropped) patches only; patches meet each other
+in window attention alone, so a dropped patch cannot reach any symbol except through the base layer, which is
+linear. ``Synthesis`` sees every token; a dropped or lost one is its thumbnail, the prior's mean and a mask vector.
+
+Channels are ordered by frequency: the first ``BASE`` are the thumbnail (Y, Cb, Cr mean, first AC of Y).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PATCH = 16
+WINDOW = 8
+BASE = 6
+LEVELS = 64
+NODES = 8  # learned tables have 8 nodes; levels in between are interpolated
+CLASS_LEVELS = 4  # one importance class finer = 4 levels = step / 2^(1/4)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The numbers of one model size; kMAC/px are in MODEL_CARD.md and measured by a test."""
+
+    luma: int = 256
+    chroma: int = 64
+    width: int = 192
+    heads: int = 6
+    mlp: int = 2
+    encoder_blocks: int = 2
+    decoder_blocks: int = 2
+    detail: int = 48  # channels of the 1/8 branch
+    detail_blocks: int = 2
+    hyper: int = 48
+    context: int = 128  # hidden width of the prior
+    cuts: tuple[int, ...] = (BASE, 24, 64, 128, 224, 384)
+
+    @property
+    def latent(self) -> int:
+        return self.luma + 2 * self.chroma
+
+
+SIZES = {
+    "s": Size(),
+    "m": Size(width=512, heads=8, mlp=3, encoder_blocks=4, decoder_blocks=5, detail=128, detail_blocks=3,
+              context=256, cuts=(BASE, 24, 64, 112, 176, 264, 384)),
+}
+
+
+def dct_basis(size: Size) -> tuple[Tensor, Tensor]:
+    """Orthonormal 16x16 DCT-II of YCbCr patches in coding order.
+
+    Returns (analysis, synthesis), both (latent, 3*16*16) float32 over RGB patches flattened as (3, 16, 16).
+    Rows are scaled so that a unit error in any channel costs the same RGB squared error.
+    """
+    n = torch.arange(PATCH, dtype=torch.float64)
+    dct = torch.cos(math.pi * (n[None] + 0.5) * n[:, None] / PATCH) * math.sqrt(2 / PATCH)
+    dct[0] /= math.sqrt(2)
+    basis = torch.einsum("ui,vj->uvij", dct, dct).reshape(-1, PATCH, PATCH)
+    u, v = torch.meshgrid(n, n, indexing="ij")
+    frequency = (u**2 + v**2).sqrt().flatten()
+    order = frequency.argsort(stable=True)
+    to_ycc = torch.tensor([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]],
+                          dtype=torch.float64)
+    to_rgb = torch.linalg.inv(to_ycc)
+    weight = to_rgb.square().sum(0).sqrt() / math.sqrt(3)
+    rows_a, rows_s, keys = [], [], []
+    for plane, count in enumerate((size.luma, size.chroma, size.chroma)):
+        kept = order[:count]
+        rows_a.append(torch.einsum("c,nij->ncij", to_ycc[plane], basis[kept]) * weight[plane])
+        rows_s.append(torch.einsum("c,nij->ncij", to_rgb[:, plane], basis[kept]) / weight[plane])
+        keys.append(frequency[kept] * (1.0 if plane == 0 else 1.7) + 0.001 * plane)
+    key = torch.cat(keys)
+    base = [0, size.luma, size.luma + size.chroma, 1, 2, 3]  # Y00 Cb00 Cr00, two first AC of Y, Y11
+    key[base] = torch.arange(-BASE, 0, dtype=torch.float64)
+    rank = key.argsort(stable=True)
+    return torch.cat(rows_a)[rank].flatten(1).float(), torch.cat(rows_s)[rank].flatten(1).float()
+
+
+def squash(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|): heavy-tailed coefficients into a range a network likes."""
+    return x.sign() * torch.log1p(x.abs())
+
+
+def interpolate(table: Tensor, level: Tensor) -> Tensor:
+    """Rows of ``table`` (NODES, C) at ``level`` (...,) in [0, 63], linearly between nodes -> (..., C)."""
+    at = level.clamp(0, LEVELS - 1)[..., None] * ((NODES - 1) / (LEVELS - 1))
+    hat = (1 - (at - torch.arange(NODES, device=level.device, dtype=at.dtype)).abs()).clamp_min(0)
+    return hat @ table
+
+
+class GridWindows:
+    """8x8 token windows over a dense (B, h, w) grid, padded to whole windows; odd blocks shift by half a window.
+
+    ``visible`` (B, h, w) bool: invisible tokens are never attended to.
+    """
+
+    def __init__(self, visible: Tensor) -> None:
+        visible = F.pad(visible, (0, -visible.shape[2] % WINDOW, 0, -visible.shape[1] % WINDOW))
+        self.shape = visible.shape
+        b, h, w = visible.shape
+        edge_y = torch.arange(h, device=visible.device) >= h - WINDOW // 2
+        edge_x = torch.arange(w, device=visible.device) >= w - WINDOW // 2
+        region = (edge_y[:, None] * 2 + edge_x[None]).expand(b, h, w)
+        self.masks = []
+        for shift in (0, WINDOW // 2):
+            seen = self._split(visible[..., None], shift)[..., 0]  # (n, 64)
+            mask = seen[:, None, :].expand(-1, WINDOW**2, -1)
+            if shift:
+                area = self._split(region[..., None], 0)[..., 0]
+                mask = mask & (area[:, :, None] == area[:, None, :])
+            self.masks.append(mask[:, None])  # (n, 1, 64, 64)
+
+    def _split(self, x: Tensor, shift: int) -> Tensor:
+        b, h, w = self.shape
+        if shift:
+            x = torch.roll(x, (-shift, -shift), (1, 2))
+        x = x.view(b, h // WINDOW, WINDOW, w // WINDOW, WINDOW, -1)
+        return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, WINDOW**2, x.shape[-1])
+
+    def split(self, x: Tensor, odd: int) -> Tensor:
+        """(B, h, w, C) -> (n, 64, C)"""
+        return self._split(x, odd * WINDOW // 2)
+
+    def join(self, x: Tensor, odd: int) -> Tensor:
+        """(n, 64, C) -> (B, h, w, C)"""
+        b, h, w = self.shape
+        x = x.view(b, h // WINDOW, w // WINDOW, WINDOW, WINDOW, -1).permute(0, 1, 3, 2, 4, 5).reshape(b, h, w, -1)
+        return torch.roll(x, (WINDOW // 2, WINDOW // 2), (1, 2)) if odd else x
+
+
+class PackedWindows:
+    """The same windows over a list of visible tokens (N, C), so that cost falls with the dropped share.
+
+    ``rows``, ``cols`` (N,) int64 give each token's place in the grid. Windows without a token do not exist.
+    """
+
+    def __init__(self, rows: Tensor, cols: Tensor) -> None:
+        self.slots, self.masks, self.counts = [], [], []
+        for shift in (0, WINDOW // 2):
+            y, x = rows + (WINDOW - shift) % WINDOW, cols + (WINDOW - shift) % WINDOW
+            wide = int(x.max()) // WINDOW + 1 if len(x) else 1
+            window, which = torch.unique(y // WINDOW * wide + x // WINDOW, return_inverse=True)
+            slot = which * WINDOW**2 + y % WINDOW * WINDOW + x % WINDOW
+            seen = torch.zeros(len(window) * WINDOW**2, dtype=torch.bool, device=rows.device)
+            seen[slot] = True
+            self.slots.append(slot)
+            self.counts.append(len(window))
+            self.masks.append(seen.view(-1, 1, 1, WINDOW**2))
+
+    def split(self, x: Tensor, odd: int) -> Tensor:
+        """(N, C) -> (n, 64, C), empty places zero"""
+        full = x.new_zeros(self.counts[odd] * WINDOW**2, x.shape[-1])
+        full[self.slots[odd]] = x
+        return full.view(-1, WINDOW**2, x.shape[-1])
+
+    def join(self, x: Tensor, odd: int) -> Tensor:
+        """(n, 64, C) -> (N, C)"""
+        return x.reshape(-1, x.shape[-1])[self.slots[odd]]
+
+
+def _relative_index() -> Tensor:
+    at = torch.stack(torch.meshgrid(torch.arange(WINDOW), torch.arange(WINDOW), indexing="ij")).flatten(1)
+    delta = at[:, :, None] - at[:, None] + WINDOW - 1
+    return delta[0] * (2 * WINDOW - 1) + delta[1]  # (64, 64)
+
+
+class Block(nn.Module):
+    """Normalisation, multi-head attention in a window with relative 2-D positions, MLP (Dosovitskiy et al. 2021,
+    eq. 2-3; window shift of Liu et al. 2021). Both residual ends start at zero."""
+
+    relative: Tensor
+
+    def __init__(self, width: int, heads: int, mlp: int, odd: int) -> None:
+        super().__init__()
+        self.heads, self.odd = heads, odd
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, mlp * width), nn.Linear(mlp * width, width)
+        self.position = nn.Parameter(torch.zeros(heads, (2 * WINDOW - 1) ** 2))
+        self.register_buffer("relative", _relative_index(), persistent=False)
+        for end in (self.proj, self.fc2):
+            nn.init.zeros_(end.weight)
+            nn.init.zeros_(end.bias)
+
+    def forward(self, x: Tensor, windows: GridWindows | PackedWindows) -> Tensor:
+        qkv = windows.split(self.qkv(self.norm1(x)), self.odd)  # (n, 64, 3C)
+        n, tokens, width = qkv.shape[0], WINDOW**2, x.shape[-1]
+        q, k, v = qkv.view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        logits = (q * (width // self.heads) ** -0.5) @ k.transpose(-1, -2) + self.position[:, self.relative].to(q.dtype)
+        logits = logits.masked_fill(~windows.masks[self.odd], -1e4)
+        mixed = (logits.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(n, tokens, width)
+        x = x + self.proj(windows.join(mixed, self.odd))
+        return x + self.fc2(F.hardswish(self.fc1(self.norm2(x))))
+
+
+class Shortcut(nn.Module):
+    """The linear transform pair: RGB patches <-> ``latent`` coefficients, plus their mean and std over photographs."""
+
+    mean: Tensor
+    std: Tensor
+    analysis: Tensor
+    synthesis: Tensor
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        analysis, synthesis = dct_basis(size)
+        self.register_buffer("analysis", analysis)
+        self.register_buffer("synthesis", synthesis)
+        self.register_buffer("mean", torch.zeros(size.latent))
+        self.register_buffer("std", torch.ones(size.latent))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(..., 768) pixel values in [0, 255] -> (..., latent), mean removed"""
+        return (patches - 128.0) @ self.analysis.t() - self.mean
+
+    def inverse(self, latents: Tensor) -> Tensor:
+        """(..., latent) -> (..., 768) pixel values, unclamped"""
+        return (latents + self.mean) @ self.synthesis + 128.0
+
+
+class Analysis(nn.Module):
+    """Visible coefficients (mean removed) -> latents. The thumbnail channels pass unchanged."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.embed = nn.Linear(size.latent, size.width)
+        self.blocks = nn.ModuleList(Block(size.width, size.heads, size.mlp, i % 2) for i in range(size.encoder_blocks))
+        self.out = nn.Linear(size.width, size.latent - BASE)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, coefficients: Tensor, std: Tensor, windows: GridWindows | PackedWindows) -> Tensor:
+        x = self.embed(squash(coefficients / std))
+        for block in self.blocks:
+            x = block(x, windows)
+        change = self.out(x).to(coefficients.dtype) * (std[BASE:] * 0.3)
+        return torch.cat([coefficients[..., :BASE], coefficients[..., BASE:] + change], -1)
+
+
+class HyperAnalysis(nn.Module):
+    """Coefficients of every patch in units of the step -> hyper-latent at 1/64 (one per 4x4 patches)."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.token = nn.Linear(size.latent, 64)
+        self.pool = nn.Linear(16 * 64, 192)
+        self.out = nn.Linear(192, size.hyper)
+
+    def forward(self, steps: Tensor) -> Tensor:
+        """(B, h, w, latent) -> (B, ceil(h/4), ceil(w/4), hyper)"""
+        x = F.hardswish(self.token(squash(steps)))
+        x = F.pad(x, (0, 0, 0, -x.shape[2] % 4, 0, -x.shape[1] % 4))
+        b, h, w, c = x.shape
+        x = x.view(b, h // 4, 4, w // 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(b, h // 4, w // 4, 16 * c)
+        return self.out(F.hardswish(self.pool(x)))
+
+
+class Synthesis(nn.Module):
+    """Latents of all tokens -> RGB. Transformer at 1/16, convolutions at 1/8, lapped linear output."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.embed = nn.Linear(size.latent, size.width)
+        self.level = nn.Parameter(torch.zeros(NODES, size.width))
+        self.mask_token = nn.Parameter(torch.zeros(size.width))
+        self.blocks = nn.ModuleList(Block(size.width, size.heads, size.mlp, i % 2) for i in range(size.decoder_blocks))
+        self.out = nn.Linear(size.width, size.latent)
+        self.detail = nn.Linear(size.width + size.latent, 4 * size.detail)
+        self.convs = nn.ModuleList(nn.Conv2d(size.detail, size.detail, 3, padding=1) for _ in range(size.detail_blocks))
+        self.lapped = nn.Conv2d(size.detail, 3 * 64, 2, padding=1)  # 16x16 support, stride 8
+        for end in (self.out, self.lapped):
+            nn.init.zeros_(end.weight)
+            assert end.bias is not None
+            nn.init.zeros_(end.bias)
+
+    def forward(self, latents: Tensor, level: Tensor, masked: Tensor, shortcut: Shortcut,
+                windows: GridWindows) -> Tensor:
+        """latents (B, h, w, D) float, mean removed; level (B, h, w) in [0, 63]; masked (B, h, w) bool
+        -> (B, 3, 16h, 16w) pixel values, unclamped."""
+        b, h, w, _ = latents.shape
+        scaled = latents / shortcut.std
+        x = self.embed(squash(scaled)) + interpolate(self.level, level) + masked[..., None] * self.mask_token
+        x = F.pad(x, (0, 0, 0, -w % WINDOW, 0, -h % WINDOW))  # to whole windows; padding is never attended to
+        for block in self.blocks:
+            x = block(x, windows)
+        x = x[:, :h, :w]
+        coefficients = latents + self.out(x).to(latents.dtype) * (shortcut.std * 0.3)
+        f = self.detail(torch.cat([x.to(scaled.dtype), scaled], -1))
+        f = f.view(b, h, w, 2, 2, -1).permute(0, 5, 1, 3, 2, 4).reshape(b, -1, 2 * h, 2 * w)
+        f = f.contiguous(memory_format=torch.channels_last)
+        for conv in self.convs:
+            f = f + conv(F.hardswish(f))
+        lapped = F.pixel_shuffle(self.lapped(F.hardswish(f)).to(latents.dtype), 8)[..., 4:-4, 4:-4]
+        pixels = shortcut.inverse(coefficients).view(b, h, w, 3, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
+        return pixels.reshape(b, 3, PATCH * h, PATCH * w) + lapped * 8.0

@@ -1,0 +1,1 @@
+"""Pictures and bytes from and to the world outside: files, pipes, Pillow."""

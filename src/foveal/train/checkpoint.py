@@ -1,0 +1,32 @@
+"""Training state in one safetensors file: float weights, moving average, nothing else. Restarts need no optimiser."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from foveal.errors import InputError
+
+
+def save(path: Path, state: dict[str, Tensor], facts: dict[str, object]) -> None:
+    """Write ``state`` as fp32 and ``facts`` (JSON) atomically."""
+    temporary = path.with_name(path.name + ".part")
+    tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in state.items()}
+    save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
+    os.replace(temporary, path)
+
+
+def load(path: Path, model: nn.Module) -> dict[str, object]:
+    """Fill ``model`` from ``path``; returns the facts saved with it."""
+    try:
+        with safe_open(path, "pt") as f:
+            facts = json.loads((f.metadata() or {}).get("facts", "{}"))
+            model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
+    except (OSError, SafetensorError, RuntimeError, KeyError) as e:
+        raise InputError(f"{path}: not a training checkpoint of this size ({e}); give --weights a file "
+                         "written by 'foveal train image'") from e
+    return dict(facts)

@@ -1,0 +1,75 @@
+"""The last steps from a checkpoint to shipped weights: integers, counted tables, cost figures, golden hash."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from foveal import registry
+from foveal.image.encoder import Encoder
+from foveal.image.network import Network
+from foveal.train.export import REACH_MAX, export
+
+SIDE = 512
+
+
+def histogram(network: Network, images: list[Tensor], levels: list[int]) -> NDArray[np.int64]:
+    """How often each symbol (-256..256, clipped) was coded with each scale index, over centre crops at ``levels``."""
+    counts = np.zeros((64, 2 * REACH_MAX + 3), np.int64)
+
+    def count(symbols: NDArray[np.int64], index: NDArray[np.int64]) -> None:
+        at = np.clip(symbols, -REACH_MAX - 1, REACH_MAX + 1) + REACH_MAX + 1
+        np.add.at(counts, (np.broadcast_to(index, symbols.shape).ravel(), at.ravel()), 1)
+
+    for number, image in enumerate(images):
+        rgb = np.ascontiguousarray(image[:, :SIDE, :SIDE].permute(1, 2, 0).cpu().numpy())
+        Encoder(network, rgb, None, 4, 1).at(levels[number % len(levels)], watch=count)
+    return counts
+
+
+def kmac_per_pixel(network: Network) -> tuple[float, float]:
+    """Thousand multiply-accumulates per pixel to (encode, decode) a 768x512 picture keeping every patch: both shortcuts,
+    transformers with their attention products, convolutions and the integer prior; entropy coding left out."""
+    rgb = np.random.default_rng(0).integers(0, 256, (512, 768, 3), np.uint8)
+    with FlopCounterMode(display=False) as both:
+        encoder = Encoder(network, rgb, np.ones((32, 48), np.uint8), 4, 1)
+        encoder.at(600)
+    analysis = both.get_total_flops()
+    values = torch.zeros(32 * 48, network.size.latent)
+    with FlopCounterMode(display=False) as synthesis:
+        network.synthesise(values, torch.full((32 * 48,), 600), torch.zeros(32 * 48, dtype=torch.bool), (32, 48))
+    with FlopCounterMode(display=False) as requantise:
+        encoder.at(600)  # latents are kept: prior and hyper-analysis only
+    scale = 2e3 * rgb.shape[0] * rgb.shape[1]
+    return round(analysis / scale, 2), round((requantise.get_total_flops() + synthesis.get_total_flops()) / scale, 2)
+
+
+def finish(weights: Path, name: str, images: list[Tensor], more: dict[str, object] | None = None) -> Path:
+    """Export ``weights`` as the package's model ``name``; tables are counted on ``images`` (training pictures)."""
+    out = registry.path_of(name)
+    export(weights, out)
+    levels = [int(x) for x in np.linspace(30, 1000, 12)]
+    counted = histogram(_fresh(name), images, levels)
+    export(weights, out, counted)
+    network = _fresh(name)
+    encode, decode = kmac_per_pixel(network)
+    from foveal.image.codec import golden_digest  # after the weights are in place
+
+    facts = {"kmac_encode": encode, "kmac_decode": decode, "golden": golden_digest(name), **(more or {})}
+    with safe_open(out, "pt") as f:
+        tensors, old = {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["facts"])
+    save_file(tensors, out, metadata={"facts": json.dumps(old | facts)})
+    return out
+
+
+def _fresh(name: str) -> Network:
+    registry.load.cache_clear()
+    registry.digest_of.cache_clear()
+    Network.load.cache_clear()
+    return Network.load(name)

@@ -1,0 +1,85 @@
+"""Rate plus weighted distortion, and the network that is trained: both transforms and the float prior."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from foveal.image.prior import BaseIndex
+from foveal.image.transform import (BASE, LEVELS, NODES, PATCH, Analysis, GridWindows, HyperAnalysis, Shortcut, Size,
+                                    Synthesis, interpolate)
+from foveal.train.twin import PriorTwin
+
+LAMBDA_MIN = 0.0004  # at level 0; doubled every 8 levels, so 0.094 at level 63
+
+
+def rate_weight(level: Tensor) -> Tensor:
+    """lambda of a level, in bits per pixel per squared 8-bit error."""
+    return LAMBDA_MIN * torch.exp2(level / 8)
+
+
+@dataclass
+class Batch:
+    """images (B, 3, H, W) float in [0, 255]; level (B,); coded, seen (B, h, w) bool; finer (B, h, w) in levels."""
+
+    images: Tensor
+    level: Tensor
+    coded: Tensor  # False: dropped or lost
+    visible: Tensor  # False: dropped
+    finer: Tensor
+
+
+class ImageModel(nn.Module):
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.shortcut, self.analysis, self.synthesis = Shortcut(size), Analysis(size), Synthesis(size)
+        self.hyper, self.prior = HyperAnalysis(size), PriorTwin(size)
+        nodes = torch.linspace(0, LEVELS - 1, NODES)
+        self.ln_step = nn.Parameter((0.5 * torch.log(20 / rate_weight(nodes)))[:, None].repeat(1, size.latent))
+        self.size = size
+
+    def forward(self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, bf16: bool = True) -> dict[str, Tensor]:
+        """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W)"""
+        b, _, height, width = batch.images.shape
+        h, w = height // PATCH, width // PATCH
+        patches = batch.images.view(b, 3, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(b, h, w, -1)
+        t = self.shortcut(patches)
+        cast = torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16)
+        with cast:
+            y = self.analysis(t, self.shortcut.std, GridWindows(batch.visible))
+        image_level = batch.level[:, None, None]
+        token_level = image_level + batch.finer
+        ln_step = interpolate(self.ln_step, token_level)  # (B, h, w, D)
+        base_ln = interpolate(self.ln_step[:, :BASE], image_level)
+        ln_step = torch.cat([base_ln.expand(b, h, w, BASE), ln_step[..., BASE:]], -1)
+        step = ln_step.exp()
+        v = (y / step).flatten(1, 2)
+        flat_ln = ln_step.flatten(1, 2)
+        with cast:
+            z = self.hyper(t / interpolate(self.ln_step, image_level).exp()).float()
+            z, z_bits = self.prior.hyper(z, image_level, noise)
+            features = self.prior.spread_out(z, image_level, h, w, fake).flatten(1, 2)
+            base, base_bits = self.prior.base(v[..., :BASE], features, flat_ln[:, :1, :BASE], index, noise, fake)
+            context = self.prior.context(base, features, token_level.flatten(1), index.ring, fake)
+            v_hat, bits = self.prior.slices(v, base, context, flat_ln, batch.coded.flatten(1), noise, fake)
+            latents = v_hat.view(b, h, w, -1) * step
+            out = self.synthesis(latents, token_level, ~batch.coded, self.shortcut,
+                                 GridWindows(torch.ones_like(batch.coded)))
+        error = (out - batch.images).square().view(b, 3, h, PATCH, w, PATCH).mean((1, 3, 5))
+        pixels = height * width
+        return {"bpp": (z_bits + base_bits + bits.sum(1)) / pixels, "z_bpp": z_bits / pixels,
+                "base_bpp": base_bits / pixels, "error": error, "image": out}
+
+
+def loss(out: dict[str, Tensor], batch: Batch) -> Tensor:
+    """Mean over samples of (bpp + lambda * squared error), each weighted so that no rate dominates; an error in a
+    token that was lost or dropped counts a quarter, for most of it cannot be helped."""
+    level = batch.level[:, None, None]
+    weight = rate_weight(level + batch.finer) * torch.where(batch.coded, 1.0, 0.25)
+    total = out["bpp"] + (weight * out["error"]).mean((1, 2))
+    return (total * (rate_weight(batch.level) / rate_weight(torch.tensor(36.0))) ** -0.4).mean()
+
+
+def psnr_db(error: Tensor) -> Tensor:
+    return 10 * torch.log10(255.0**2 / error.clamp_min(1e-6)) if error.numel() else torch.tensor(math.inf)

@@ -1,0 +1,152 @@
+"""The float twin of the integer prior: differentiable, same structure, exported to integers by ``export``.
+
+Everything is measured in quantiser steps. Activations live in [0, 8) (a clamped ReLU), signed inputs in (-8, 8);
+both are multiples of 1/64 in the integer prior, which ``fake`` imitates in the last phase of training.
+A value's mean is predicted in units of its own predicted scale; scales are exp(index * SPACING) * SCALE_MIN.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.image.prior import PASSES, RING, BaseIndex
+from foveal.image.transform import BASE, NODES, Size, interpolate, squash
+
+SCALE_MIN, SCALES = 0.11, 64
+SPACING = math.log(96.0 / SCALE_MIN) / (SCALES - 1)
+LIMIT = 8.0
+
+
+class Layer(nn.Linear):
+    """Linear layer with a clamped ReLU; ``fake`` rounds activations to 1/64 with a straight-through gradient."""
+
+    def forward(self, x: Tensor, fake: bool = False, bias: Tensor | float = 0.0) -> Tensor:  # type: ignore[override]
+        y = (super().forward(x) + bias).clamp(0.0, LIMIT - 1 / 64)
+        return y + ((y * 64).round() / 64 - y).detach() if fake else y
+
+
+def grid(x: Tensor, fake: bool) -> Tensor:
+    """A signed input to the prior's networks."""
+    x = x.clamp(-LIMIT + 1 / 64, LIMIT - 1 / 64)
+    return x + ((x * 64).round() / 64 - x).detach() if fake else x
+
+
+class Density(nn.Module):
+    """P(symbol | scale): two zero-mean Gaussians of one scale, mixture and ratio depending on the scale index.
+    After training its place is taken by 64 tables of counted frequencies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape = nn.Parameter(torch.tensor([-1.4, 0.0, 0.9, 0.0]))
+
+    def bits(self, x: Tensor, index: Tensor) -> Tensor:
+        """x (...) residual in steps, index (...) float in [0, 63] -> bits (...)"""
+        at = index / (SCALES - 1)
+        sigma = torch.exp(index * SPACING) * SCALE_MIN
+        share, ratio = torch.sigmoid(self.shape[0] + self.shape[1] * at), torch.exp(self.shape[2] + self.shape[3] * at)
+        x, k = x.abs(), 1 / (sigma * math.sqrt(2))
+        near = torch.erf((0.5 - x) * k) + torch.erf((0.5 + x) * k)
+        far = torch.erf((0.5 - x) * k / ratio) + torch.erf((0.5 + x) * k / ratio)
+        p = 0.5 * ((1 - share) * near + share * far)
+        return -torch.log2(p + 2e-7 / (1 + x))
+
+
+class PriorTwin(nn.Module):
+    """Hyper-latent, base layer and channel slices -> mean and scale of every symbol."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        c, self.cuts, self.size = size.context, size.cuts, size
+        self.z_mean, self.z_scale = nn.Parameter(torch.zeros(NODES, size.hyper)), nn.Parameter(torch.zeros(NODES, size.hyper))
+        self.z1, self.z2 = Layer(9 * size.hyper, 192), Layer(192, 16 * 64)
+        self.z_level = nn.Parameter(torch.zeros(NODES, 192))
+        self.linear = nn.ParameterList(nn.Parameter(torch.zeros(len(o) * BASE, BASE)) for o, _ in PASSES)
+        self.b1 = nn.ModuleList(Layer(len(o) * BASE + 64, 96) for o, _ in PASSES)
+        self.b2 = nn.ModuleList(nn.Linear(96, 2 * BASE) for _ in PASSES)
+        self.base_scale = nn.Parameter(torch.zeros(len(PASSES), BASE))  # ln of each pass's spread, absolute units
+        self.c1, self.c2 = Layer(64 + (len(RING) + 1) * BASE, c), Layer(c, c)
+        self.c_level = nn.Parameter(torch.zeros(NODES, c))
+        self.s1 = nn.ModuleList(Layer(c + a, c) for a in self.cuts[:-1])
+        self.s2 = nn.ModuleList(Layer(c, c) for _ in self.cuts[:-1])
+        self.s3 = nn.ModuleList(nn.Linear(c, 2 * (b - a)) for a, b in zip(self.cuts, self.cuts[1:]))
+        self.scale = nn.Parameter(torch.zeros(size.latent))  # ln of each channel's spread, absolute units
+        self.density = Density()
+        for end in [*self.b2, *self.s3]:
+            nn.init.zeros_(end.weight)
+            nn.init.zeros_(end.bias)
+        for layer in [*self.b1, self.c1, self.c2, *self.s1, *self.s2, self.z1, self.z2]:
+            nn.init.constant_(layer.bias, 0.3)  # the clamp is one-sided: start in its live half
+
+    def _split(self, out: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+        """Network output and base log-spread (in steps) -> (mean in steps, scale index)."""
+        mean, change = out.float().chunk(2, -1)
+        index = ((spread + 2 * change - math.log(SCALE_MIN)) / SPACING).clamp(0, SCALES - 1)
+        return mean.clamp(-LIMIT, LIMIT - 1 / 64) * torch.exp(index * SPACING) * SCALE_MIN, index
+
+    def hyper(self, z: Tensor, level: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
+        """z (B, H, W, C), image level (B, 1, 1) -> (decoded z, bits per sample (B,))"""
+        mean, ln = interpolate(self.z_mean, level), interpolate(self.z_scale, level)
+        index = ((ln - math.log(SCALE_MIN)) / SPACING).clamp(0, SCALES - 1).expand_as(z)
+        residual, value = quantise(z - mean, noise)
+        return value + mean, self.density.bits(residual, index).sum((1, 2, 3))
+
+    def spread_out(self, z: Tensor, level: Tensor, h: int, w: int, fake: bool) -> Tensor:
+        """Decoded z (B, H, W, C) -> features of every token (B, h, w, 64)"""
+        b, hz, wz, c = z.shape
+        around = F.pad(grid(z, fake), (0, 0, 1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)  # (B, H, W, C, 3, 3)
+        x = around.permute(0, 1, 2, 4, 5, 3).reshape(b, hz, wz, 9 * c)
+        x = self.z2(self.z1(x, fake, interpolate(self.z_level, level)), fake)
+        return x.view(b, hz, wz, 4, 4, 64).permute(0, 1, 3, 2, 4, 5).reshape(b, 4 * hz, 4 * wz, 64)[:, :h, :w]
+
+    def base(self, v: Tensor, features: Tensor, ln_step: Tensor, index: BaseIndex, noise: bool, fake: bool
+             ) -> tuple[Tensor, Tensor]:
+        """Thumbnail v (B, T, BASE) in steps, features (B, T, 64), ln_step (B, 1, BASE)
+        -> (decoded (B, T, BASE), bits (B,))"""
+        values, bits = torch.zeros_like(v), v.new_zeros(v.shape[0])
+        for i, (tokens, around) in enumerate(zip(index.tokens, index.around)):
+            if not len(tokens):
+                continue
+            near = F.pad(values, (0, 0, 0, 1))[:, around]  # (B, t, n, BASE)
+            guess = near.flatten(2) @ self.linear[i] if i else torch.zeros_like(v[:, tokens])
+            delta = squash(near - guess[:, :, None]).flatten(2) * (i > 0)
+            x = self.b1[i](torch.cat([grid(delta, fake), features[:, tokens].to(delta.dtype)], -1), fake)
+            mean, scale = self._split(self.b2[i](x), self.base_scale[i] - ln_step)
+            mean = sixteenth(mean + guess, fake)
+            residual, value = quantise(v[:, tokens] - mean, noise)
+            bits = bits + self.density.bits(residual, scale).sum((1, 2))
+            values = values.index_copy(1, tokens, value + mean)
+        return values, bits
+
+    def context(self, base: Tensor, features: Tensor, level: Tensor, ring: Tensor, fake: bool) -> Tensor:
+        """Decoded thumbnail (B, T, BASE), features (B, T, 64), token level (B, T) -> (B, T, context)"""
+        near = F.pad(base, (0, 0, 0, 1))[:, ring]
+        delta = squash(near - base[:, :, None]).flatten(2)
+        x = torch.cat([grid(delta, fake), grid(squash(base), fake), features.to(delta.dtype)], -1)
+        return self.c2(self.c1(x, fake, interpolate(self.c_level, level)), fake)
+
+    def slices(self, v: Tensor, base: Tensor, context: Tensor, ln_step: Tensor, coded: Tensor, noise: bool, fake: bool
+               ) -> tuple[Tensor, Tensor]:
+        """v (B, T, D) latents in steps, ln_step (B, T, D), coded (B, T) bool (False: symbols are all zero, not sent)
+        -> (decoded values (B, T, D) in steps, bits per token (B, T))"""
+        done, inputs, bits = [base], [grid(squash(base), fake)], v.new_zeros(v.shape[:2])
+        for i, (a, b) in enumerate(zip(self.cuts, self.cuts[1:])):
+            x = self.s2[i](self.s1[i](torch.cat([context.to(v.dtype), *inputs], -1), fake), fake)
+            mean, scale = self._split(self.s3[i](x), self.scale[a:b] - ln_step[..., a:b])
+            mean = sixteenth(mean, fake)
+            residual, value = quantise(v[..., a:b] - mean, noise)
+            bits = bits + self.density.bits(residual, scale).sum(-1)
+            done.append(value * coded[..., None] + mean)
+            inputs.append(grid(squash(done[-1]), fake))
+        return torch.cat(done, -1), bits * coded
+
+
+def sixteenth(x: Tensor, fake: bool) -> Tensor:
+    return x + ((x * 16).round() / 16 - x).detach() if fake else x
+
+
+def quantise(x: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
+    """(what the rate is measured on, rounded value with a straight-through gradient)"""
+    value = x + (x.round() - x).detach()
+    return (x + torch.rand_like(x) - 0.5 if noise else value), value

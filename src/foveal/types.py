@@ -1,0 +1,73 @@
+"""Plain results that cross the public door; no torch, no heavy imports."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a .fov file says of itself. ``bytes`` on disk, ``bpp`` bits per pixel, ``level`` 0..63, ``quality`` 0..100,
+    ``patches`` 16x16 tokens, ``dropped`` of them, ``alpha`` the patent's compression ratio m^2 / (m^2 - p)."""
+
+    width: int
+    height: int
+    bytes: int
+    bpp: float
+    model: str
+    level: float
+    quality: float
+    mode: str
+    alpha_channel: bool
+    patches: int
+    dropped: int
+    alpha: float
+    packets: int
+    chunks: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ImportanceMap:
+    """``gradient`` (H, W) float32 Sobel magnitude on luma, ``patch_gradient`` (h, w) float32 its mean per patch,
+    ``classes`` (h, w) uint8 with 0 = dropped, ``threshold`` the mean gradient below which patches were dropped (0 when
+    something else decided), ``kept`` share in [0, 1], ``alpha`` compression ratio >= 1."""
+
+    gradient: NDArray[np.float32]
+    patch_gradient: NDArray[np.float32]
+    classes: NDArray[np.uint8]
+    threshold: float
+    kept: float
+    alpha: float
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that this installation holds. ``id`` is written into files; kMAC per pixel of one whole side, prior and
+    attention products included."""
+
+    name: str
+    id: int
+    weights_hash: str
+    parameters: int
+    kmac_encode: float
+    kmac_decode: float
+    file_bytes: int
+    default: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of ``foveal doctor``."""
+
+    name: str
+    ok: bool
+    detail: str

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import foveal
+from foveal.bench.compare import CAPTION, GAP, compare
+from foveal.errors import InputError
+
+
+def test_measures_and_draws(folder: Path, tmp_path: Path) -> None:
+    Image.open(folder / "a.png").save(tmp_path / "a.jpg", quality=30)
+    found = compare(folder / "a.png", tmp_path / "a.jpg", tmp_path / "side.png")
+    size = (tmp_path / "a.jpg").stat().st_size
+    assert (found.width, found.height, found.bytes) == (64, 48, size)
+    assert found.bpp == pytest.approx(8 * size / (64 * 48))
+    assert 20 < found.psnr_db < 45 and 0.5 < found.ms_ssim < 1
+    assert f"{found.psnr_db:.2f} dB" in str(found)
+    assert found.as_dict()["bytes"] == size
+
+    sheet = np.asarray(Image.open(tmp_path / "side.png")).astype(int)
+    reference, coded = (
+        np.asarray(Image.open(path)).astype(int) for path in (folder / "a.png", tmp_path / "a.jpg")
+    )
+    assert sheet.shape == (48 + CAPTION, 3 * 64 + 2 * GAP, 3)
+    panels = [sheet[CAPTION:, left : left + 64] for left in range(0, 3 * (64 + GAP), 64 + GAP)]
+    assert np.array_equal(panels[0], reference) and np.array_equal(panels[1], coded)
+    assert np.array_equal(panels[2], np.minimum(abs(reference - coded) * found.difference_scale, 255))
+    assert (sheet[:CAPTION] < 128).any()  # the caption
+
+
+def test_equal_pictures(folder: Path) -> None:
+    found = compare(folder / "a.png", folder / "a.png")
+    assert (found.psnr_db, found.difference_scale) == (math.inf, 128)
+    assert found.ms_ssim == pytest.approx(1)
+
+
+def test_a_fov_file_is_known_by_its_first_bytes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coded = tmp_path / "coded.bin"
+    coded.write_bytes(b"\x89FOV\r\n\x1a\n rest")
+    monkeypatch.setattr(foveal, "decompress", lambda _: Image.open(folder / "a.png"), raising=False)
+    found = compare(folder / "a.png", coded)
+    assert (found.psnr_db, found.bytes) == (math.inf, 13)
+
+
+def test_what_cannot_be_compared_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"64x48 and .* 33x17"):
+        compare(folder / "a.png", folder / "b.png")
+    with pytest.raises(InputError, match=r"cannot read .*none\.png"):
+        compare(folder / "a.png", folder / "none.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(InputError, match="not a picture"):
+        compare(folder / "a.png", tmp_path / "text.png", tmp_path / "side.png")
+    assert not (tmp_path / "side.png").exists()

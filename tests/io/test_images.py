@@ -1,0 +1,249 @@
+"""Files and pipes: pictures read and written, atomic writes, and where outputs of several inputs go."""
+
+import io
+import os
+import stat
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveal.errors import FormatError, FovealWarning, InputError, LimitError
+from foveal.io import images
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (9, 5)) -> Image.Image:
+    planes = len(Image.new(mode, (1, 1)).getbands())
+    array = np.random.default_rng(3).integers(0, 256, (size[1], size[0], planes), dtype=np.uint8)
+    return Image.fromarray(array[:, :, 0] if planes == 1 else array)
+
+
+class Pipe:
+    """A standard stream with bytes behind it."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.buffer = io.BytesIO(data)
+
+
+# --- pictures ---
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_png_keeps_everything(tmp_path, mode):
+    image = picture(mode)
+    image.info.update(exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x/>")
+    images.save(image, str(tmp_path / "a.png"))
+    back = images.load(str(tmp_path / "a.png"))
+    assert back.mode == mode and back.tobytes() == image.tobytes()
+    assert back.info["exif"] == image.info["exif"] and back.info["xmp"] == b"<x/>"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [("jpg", "JPEG"), ("webp", "WEBP"), ("avif", "AVIF"), ("TIF", "TIFF")]
+)
+def test_format_follows_the_suffix(tmp_path, suffix, kind):
+    image = Image.new("RGB", (32, 16), (10, 90, 200))
+    image.info.update(xmp=b"<x/>", icc_profile=b"")
+    images.save(image, str(tmp_path / f"a.{suffix}"))
+    back = images.load(str(tmp_path / f"a.{suffix}"))
+    assert back.format == kind
+    assert np.abs(np.asarray(back, int) - np.asarray(image, int)).max() <= 4
+    if kind != "TIFF":
+        assert back.info["xmp"] == b"<x/>"
+
+
+def test_webp_is_lossless(tmp_path):
+    images.save(picture(), str(tmp_path / "a.webp"))
+    assert images.load(str(tmp_path / "a.webp")).tobytes() == picture().tobytes()
+
+
+def test_pipes(monkeypatch):
+    out = Pipe()
+    monkeypatch.setattr(sys, "stdout", out)
+    images.save(picture(), "-")
+    monkeypatch.setattr(sys, "stdin", Pipe(out.buffer.getvalue()))
+    back = images.load("-")
+    assert back.format == "PNG" and back.tobytes() == picture().tobytes()
+
+
+@pytest.mark.parametrize("name", ["a.fov", "a", "a.nosuch", "a.psd"])
+def test_save_refuses_suffixes_nobody_writes(tmp_path, name):
+    with pytest.raises(InputError, match=name):
+        images.save(picture(), str(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_refuses_what_the_format_cannot_hold(tmp_path):
+    with pytest.raises(InputError, match=r"RGBA.*\.png"):
+        images.save(picture("RGBA"), str(tmp_path / "a.jpg"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(7), b"BM" + bytes(60)]
+)
+def test_load_refuses_what_is_no_picture(tmp_path, data):
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.png"):
+        images.load(str(tmp_path / "a.png"))
+
+
+def test_load_refuses_a_cut_picture(tmp_path):
+    images.save(picture(size=(64, 64)), str(tmp_path / "a.png"))
+    data = (tmp_path / "a.png").read_bytes()
+    for length in range(0, len(data) - 40, 997):
+        (tmp_path / "cut.png").write_bytes(data[:length])
+        with pytest.raises(InputError):
+            images.load(str(tmp_path / "cut.png"))
+
+
+def test_load_refuses_a_bomb_before_reading_it(tmp_path):
+    def chunk(kind: bytes, payload: bytes) -> bytes:
+        body = kind + payload
+        return struct.pack(">I", len(payload)) + body + struct.pack(">I", zlib.crc32(body))
+
+    fields = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    (tmp_path / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", fields) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    )
+    with pytest.raises(LimitError, match=r"bomb\.png"):
+        images.load(str(tmp_path / "bomb.png"))
+
+
+def test_load_tells_of_bits_that_pillow_drops(tmp_path):
+    (tmp_path / "deep.ppm").write_bytes(b"P5 1 1 255\n\x05")
+    assert images.load(str(tmp_path / "deep.ppm")).getpixel((0, 0)) == 5
+    body = b"IHDR" + struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    rows = b"IDAT" + zlib.compress(bytes(7))
+    parts = [
+        struct.pack(">I", len(p) - 4) + p + struct.pack(">I", zlib.crc32(p)) for p in (body, rows, b"IEND")
+    ]
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.warns(FovealWarning, match="16 bits"):
+        images.load(str(tmp_path / "deep.png"))
+
+
+def test_load_takes_a_fov_file_for_what_it_is(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89FOV\r\n\x1a\nbroken")
+    with pytest.raises(FormatError):
+        images.load(str(tmp_path / "a.png"))
+
+
+# --- bytes ---
+
+
+def test_bytes_there_and_back(tmp_path):
+    path = str(tmp_path / "a.bin")
+    images.write_bytes(path, b"one")
+    images.write_bytes(path, b"two")
+    assert images.read_bytes(path) == b"two"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_faults_name_the_path(tmp_path):
+    for path in (tmp_path / "none.png", tmp_path):
+        with pytest.raises(InputError, match=path.name):
+            images.read_bytes(str(path))
+    with pytest.raises(InputError, match=r"missing/a\.png"):
+        images.write_bytes(str(tmp_path / "missing" / "a.png"), b"")
+    with pytest.raises(InputError):
+        images.read_bytes("a\0b")
+
+
+def test_sizes_are_checked_before_reading(tmp_path, monkeypatch):
+    (tmp_path / "a.bin").write_bytes(bytes(11))
+    monkeypatch.setattr(images, "MAX_BYTES", 10)
+    monkeypatch.setattr(sys, "stdin", Pipe(bytes(11)))
+    for path in (str(tmp_path / "a.bin"), "-"):
+        with pytest.raises(LimitError, match="10 bytes"):
+            images.read_bytes(path)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(InputError, match="No space left"):
+        images.write_bytes(str(path), b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_permissions_are_those_of_a_plain_write(tmp_path):
+    plain, ours = tmp_path / "plain", tmp_path / "ours"
+    plain.write_bytes(b"")
+    images.write_bytes(str(ours), b"")
+    assert ours.stat().st_mode == plain.stat().st_mode
+    ours.chmod(0o640)
+    images.write_bytes(str(ours), b"again")
+    assert stat.S_IMODE(ours.stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links and devices")
+def test_links_are_followed_and_devices_written(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    images.write_bytes(str(tmp_path / "link"), b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"new"
+    images.write_bytes(os.devnull, b"anything")
+    assert Path(os.devnull).is_char_device()
+
+
+# --- outputs ---
+
+
+def test_one_input():
+    assert images.outputs(["in/a.png"], None, ".fov") == [("in/a.png", str(Path("in/a.fov")))]
+    assert images.outputs(["a.png"], "b.x", ".fov") == [("a.png", "b.x")]
+    assert images.outputs(["a.png"], "-", ".fov") == [("a.png", "-")]
+    assert images.outputs(["-"], None, ".fov") == [("-", "-")]
+    assert images.outputs(["-"], "b.fov", ".fov") == [("-", "b.fov")]
+    assert images.outputs(["a.b.png"], None, "-map.png") == [("a.b.png", "a.b-map.png")]
+
+
+def test_directories(tmp_path):
+    there, new = str(tmp_path), str(tmp_path / "new" / "deep")
+    assert images.outputs(["x/a.png"], there, ".fov") == [("x/a.png", str(tmp_path / "a.fov"))]
+    pairs = images.outputs(["x/a.png", "y/b.jpg"], new, ".fov")
+    assert [Path(target) for _, target in pairs] == [Path(new, "a.fov"), Path(new, "b.fov")]
+    assert Path(new).is_dir()
+    assert images.outputs(["a.png"], str(tmp_path / "other") + "/", ".fov")[0][1] == str(
+        tmp_path / "other" / "a.fov"
+    )
+    assert (tmp_path / "other").is_dir()
+    assert images.outputs(["x/a.png", "y/a.png"], None, ".fov")[1] == ("y/a.png", str(Path("y/a.fov")))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "match"),
+    [
+        (["a/x.png", "b/x.jpg"], "out", "x.png and b/x.jpg would both"),
+        (["x.png", "x.jpg"], None, "both become"),
+        (["x.png", "x.png"], None, "both become"),
+        (["x.png"], "x.png", "overwrite"),
+        (["x.png", "y.png"], "-", "one picture"),
+        (["x.png", "-"], "out", "one picture"),
+        (["-"], "out/", "no name"),
+        ([""], None, "not a file name"),
+    ],
+)
+def test_outputs_that_are_refused(tmp_path, monkeypatch, inputs, output, match):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=match):
+        images.outputs(inputs, output, ".fov")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_inputs_need_a_directory(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="directory"):
+        images.outputs(["a.png", "b.png"], str(tmp_path / "file"), ".fov")
