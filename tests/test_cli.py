@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 import foveal
 from foveal.cli import app
 
-COMMANDS = ("encode", "decode", "info", "compare", "importance", "bench", "train", "models", "doctor")
+COMMANDS = ("encode", "decode", "truncate", "pack", "unpack", "info", "compare", "importance", "bench", "bench-loss",
+            "train", "models", "doctor")
 
 
 def run(*arguments: object, stdin: bytes = b"") -> Result:

@@ -28,21 +28,25 @@ from foveal.errors import (
 )
 
 if TYPE_CHECKING:
+    from foveal.delivery import pack, truncate, unpack
     from foveal.facts import inspect, models, selftest
-    from foveal.image.codec import compress, decompress, importance
-    from foveal.types import Check, ImportanceMap, Info, ModelInfo
+    from foveal.image.codec import compress, decode_report, decompress, importance, repack
+    from foveal.image.incremental import Decoder
+    from foveal.types import Check, DecodeReport, ImportanceMap, Info, ModelInfo
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Check",
     "CorruptError",
+    "DecodeReport",
+    "Decoder",
     "FormatError",
     "FovealError",
     "FovealWarning",
     "ImportanceMap",
-    "InputError",
     "Info",
+    "InputError",
     "LimitError",
     "MissingExtraError",
     "ModelInfo",
@@ -52,21 +56,33 @@ __all__ = [
     "UnsupportedImageError",
     "VersionError",
     "compress",
+    "decode_report",
     "decompress",
     "importance",
     "inspect",
     "models",
+    "pack",
+    "repack",
     "selftest",
+    "truncate",
+    "unpack",
 ]
 
 _LAZY = {
     "compress": "foveal.image.codec",
+    "decode_report": "foveal.image.codec",
     "decompress": "foveal.image.codec",
     "importance": "foveal.image.codec",
     "inspect": "foveal.facts",
     "models": "foveal.facts",
+    "pack": "foveal.delivery",
+    "repack": "foveal.image.codec",
     "selftest": "foveal.facts",
+    "truncate": "foveal.delivery",
+    "unpack": "foveal.delivery",
     "Check": "foveal.types",
+    "DecodeReport": "foveal.types",
+    "Decoder": "foveal.image.incremental",
     "ImportanceMap": "foveal.types",
     "Info": "foveal.types",
     "ModelInfo": "foveal.types",

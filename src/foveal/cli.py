@@ -1,4 +1,4 @@
-"""The command line: encode, decode, info, compare, importance, bench, train, models, doctor.
+"""The command line: encode, decode, truncate, pack, unpack, info, compare, importance, bench, train, models, doctor.
 
 Every command reads its options, calls one room or the public door, and prints. Errors that Foveal raises on
 purpose become one line on standard error and exit status 2, as do unknown options.
@@ -73,22 +73,60 @@ def encode(
     target_bytes: opt.TargetBytes = None,
     target_psnr: opt.TargetPsnr = None,
     packets: opt.Packets = 1,
+    mtu: opt.Mtu = None,
     model: opt.Model = "s",
     jobs: opt.Jobs = 1,
 ) -> None:
     """Compress pictures to .fov files."""
     targets = {"target_bpp": target_bpp, "target_bytes": target_bytes, "target_psnr": target_psnr}
-    settings = {"quality": quality, "effort": effort, "packets": packets, "model": model, **targets}
+    settings = {"quality": quality, "effort": effort, "packets": packets, "mtu": mtu, "model": model, **targets}
     task = partial(tasks.encode_one, choice=opt.Choice(keep, threshold, alpha, mask), settings=settings)
     work.run_each(images.outputs(inputs, output, ".fov"), task, jobs)
 
 
 @app.command()
 def decode(
-    inputs: opt.Inputs, output: opt.Output = None, on_loss: opt.OnLoss = "error", jobs: opt.Jobs = 1
+    inputs: opt.Inputs,
+    output: opt.Output = None,
+    on_loss: opt.OnLoss = "auto",
+    loss_mask: opt.LossMask = None,
+    jobs: opt.Jobs = 1,
 ) -> None:
     """Decompress .fov files to pictures: PNG, or what the suffix of OUT says."""
-    work.run_each(images.outputs(inputs, output, ".png"), partial(tasks.decode_one, on_loss=on_loss), jobs)
+    if loss_mask and len(inputs) > 1:
+        raise foveal.InputError("--loss-mask names one picture; decode one file at a time")
+    task = partial(tasks.decode_one, on_loss=on_loss, loss_mask=loss_mask)
+    work.run_each(images.outputs(inputs, output, ".png"), task, jobs)
+
+
+@app.command()
+def truncate(
+    source: Annotated[str, typer.Argument(metavar="IN", help="File to cut; - reads standard input.")],
+    size: Annotated[int, typer.Option("--bytes", min=1, help="Size that the result keeps under.")],
+    output: opt.Output = None,
+) -> None:
+    """Cut a .fov file to a size: base layer first, then whole packets by importance."""
+    work.run_each(images.outputs([source], output, "-cut.fov"), partial(tasks.truncate_one, size=size))
+
+
+@app.command()
+def pack(
+    source: Annotated[str, typer.Argument(metavar="IN", help=".fov file; - reads standard input.")],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="Folder for the datagrams.")],
+    mtu: Annotated[int, typer.Option(help="Bytes of a datagram at most.")] = 1200,
+    copies: Annotated[float, typer.Option(help="How many times the base layer is sent.")] = 2.5,
+) -> None:
+    """Part a .fov file into datagrams, a file each, of which any subset decodes."""
+    work.run_each([(source, output)], partial(tasks.pack_one, mtu=mtu, copies=copies))
+
+
+@app.command()
+def unpack(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder with the datagrams that arrived.")],
+    output: opt.Output = None,
+) -> None:
+    """Make a .fov file of any of its datagrams, in any order."""
+    work.run_each(images.outputs([folder], output, ".fov"), tasks.unpack_one)
 
 
 @app.command()
@@ -152,6 +190,23 @@ def bench(
     found = measure(folder, rivals=names, output=output, report=report, model=model, effort=effort,
                     threads=threads, keep=opt.share_or_word(keep), limit=limit, resume=resume)  # fmt: skip
     typer.echo(str(found))
+
+
+@app.command()
+def bench_loss(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of lossless pictures.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File for a JSON line per measurement.")],
+    report: Annotated[Path | None, typer.Option(help="Folder for the plot, the strip and a table.")] = None,
+    bpp: Annotated[float, typer.Option(min=0.01, help="Bits per pixel, parity included, of all codecs.")] = 0.5,
+    seeds: Annotated[int, typer.Option(min=1, help="Losses drawn for each rate.")] = 20,
+    mtu: Annotated[int, typer.Option(help="Bytes of a datagram at most.")] = 1200,
+    copies: Annotated[float, typer.Option(help="How many times Foveal's base layer is sent.")] = 2.5,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")] = None,
+) -> None:
+    """Lose datagrams of Foveal's files and of other codecs', and measure what is left. Resumes where it stopped."""
+    from foveal.bench.loss import bench_loss as measure
+
+    typer.echo(measure(folder, output=output, report=report, bpp=bpp, seeds=seeds, mtu=mtu, copies=copies, limit=limit))
 
 
 @app.command()

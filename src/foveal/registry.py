@@ -51,12 +51,15 @@ def name_of(model_id: int, digest: bytes | None = None) -> str:
     """Model name for a file's id; checks the weights hash when given."""
     names = {i: n for n, i in IDS.items()}
     if model_id not in names:
-        raise UnknownModelError(f"model id {model_id} is not in this installation (has {sorted(names)}); "
-                                "upgrade foveal")
+        raise UnknownModelError(
+            f"model id {model_id} is not in this installation (has {sorted(names)}); upgrade foveal"
+        )
     name = names[model_id]
     if digest is not None and digest_of(name) != digest:
-        raise UnknownModelError(f"the file needs weights {digest.hex()} of model {name!r}, this installation has "
-                                f"{digest_of(name).hex()}; install the foveal version that wrote it")
+        raise UnknownModelError(
+            f"the file needs weights {digest.hex()} of model {name!r}, this installation has "
+            f"{digest_of(name).hex()}; install the foveal version that wrote it"
+        )
     return name
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,19 @@ class ImportanceMap:
     threshold: float
     kept: float
     alpha: float
+
+
+@dataclass(frozen=True)
+class DecodeReport:
+    """A decoded picture and what is wrong with it. ``concealed`` (h, w) uint8, 1 = a 16x16 patch whose packet is lost, shown
+    from the base layer; ``packets_read`` of the ``packets`` that the file was written with; ``damaged`` one line for
+    each thing that was missing or left out."""
+
+    image: Image.Image
+    concealed: NDArray[np.uint8]
+    packets_read: int
+    packets: int
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,7 @@ def folder(tmp_path: Path) -> Path:
     return target
 
 
-def make_point(
-    image: str, codec: str, setting: float, bpp: float, psnr_db: float, **changes: object
-) -> Point:
+def make_point(image: str, codec: str, setting: float, bpp: float, psnr_db: float, **changes: object) -> Point:
     """A measurement of a 768x512 picture."""
     values: dict[str, object] = {
         "options": "plain",

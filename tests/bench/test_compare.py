@@ -23,9 +23,7 @@ def test_measures_and_draws(folder: Path, tmp_path: Path) -> None:
     assert found.as_dict()["bytes"] == size
 
     sheet = np.asarray(Image.open(tmp_path / "side.png")).astype(int)
-    reference, coded = (
-        np.asarray(Image.open(path)).astype(int) for path in (folder / "a.png", tmp_path / "a.jpg")
-    )
+    reference, coded = (np.asarray(Image.open(path)).astype(int) for path in (folder / "a.png", tmp_path / "a.jpg"))
     assert sheet.shape == (48 + CAPTION, 3 * 64 + 2 * GAP, 3)
     panels = [sheet[CAPTION:, left : left + 64] for left in range(0, 3 * (64 + GAP), 64 + GAP)]
     assert np.array_equal(panels[0], reference) and np.array_equal(panels[1], coded)
@@ -39,9 +37,7 @@ def test_equal_pictures(folder: Path) -> None:
     assert found.ms_ssim == pytest.approx(1)
 
 
-def test_a_fov_file_is_known_by_its_first_bytes(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fov_file_is_known_by_its_first_bytes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     coded = tmp_path / "coded.bin"
     coded.write_bytes(b"\x89FOV\r\n\x1a\n rest")
     monkeypatch.setattr(foveal, "decompress", lambda _: Image.open(folder / "a.png"), raising=False)

@@ -30,9 +30,7 @@ def test_bd_rate_of_known_curves() -> None:
     assert bd_rate(*JPEG, *JPEG) == pytest.approx(0)
     assert bd_rate(rate, psnr, [r / 2 for r in rate], psnr) == pytest.approx(-50)
     assert bd_rate(rate, psnr, [3 * r for r in rate], psnr) == pytest.approx(200)
-    assert bd_rate([1, 4], [30, 40], [2, 2 * 4**0.5], [30, 35]) == pytest.approx(
-        100
-    )  # two points: straight lines
+    assert bd_rate([1, 4], [30, 40], [2, 2 * 4**0.5], [30, 35]) == pytest.approx(100)  # two points: straight lines
 
 
 def test_points_that_cost_more_without_being_better_are_left_out() -> None:
@@ -72,12 +70,6 @@ def test_pictures_that_are_not_through_every_setting_are_left_out(points: list[P
         mean_curves([point for point in broken_off if (point.image == "a.png") == (point.codec == "jpeg")])
 
 
-def test_one_codec_with_two_options_makes_two_curves(
-    points: list[Point], point: Callable[..., Point]
-) -> None:
-    fast = [
-        point(p.image, "half", p.setting, p.bpp, p.psnr_db, options="fast")
-        for p in points
-        if p.codec == "half"
-    ]
+def test_one_codec_with_two_options_makes_two_curves(points: list[Point], point: Callable[..., Point]) -> None:
+    fast = [point(p.image, "half", p.setting, p.bpp, p.psnr_db, options="fast") for p in points if p.codec == "half"]
     assert list(mean_curves(points + fast)) == ["jpeg", "half (plain)", "half (fast)"]

@@ -38,9 +38,7 @@ def test_ms_ssim_agrees_with_pytorch_msssim(picture: Picture) -> None:
     tensors = [torch.from_numpy(x).permute(2, 0, 1)[None].to(torch.float64) for x in (a, b)]
     taps = torch.exp(-torch.arange(-5.0, 6, dtype=torch.float64).square() / (2 * 1.5**2))
     window = (taps / taps.sum()).repeat(3, 1, 1, 1)  # its own is rounded to float32, worth 3e-7
-    assert ms_ssim(a, b) == pytest.approx(
-        float(theirs.ms_ssim(*tensors, data_range=255, win=window)), abs=1e-9
-    )
+    assert ms_ssim(a, b) == pytest.approx(float(theirs.ms_ssim(*tensors, data_range=255, win=window)), abs=1e-9)
     assert ms_ssim(a, b) == pytest.approx(float(theirs.ms_ssim(*tensors, data_range=255)), abs=1e-6)
 
 
@@ -50,9 +48,7 @@ def test_ms_ssim_of_a_flat_shift_is_its_luminance_term() -> None:
     # contrast and structure are 1; luminance enters at the last scale only, with its share of the weights
     for side, weights in ((176, (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)), (40, (0.0448, 0.2856)), (3, (1,))):
         flat = np.ones((side, side))
-        assert ms_ssim(a * flat, b * flat) == pytest.approx(
-            luminance ** (1.0001 * weights[-1] / sum(weights))
-        )
+        assert ms_ssim(a * flat, b * flat) == pytest.approx(luminance ** (1.0001 * weights[-1] / sum(weights)))
 
 
 def test_more_noise_is_worse(picture: Picture) -> None:

@@ -74,9 +74,7 @@ def test_nothing_complete_is_refused(tmp_path: Path, points: list[Point]) -> Non
     assert not (tmp_path / "report").exists()
 
 
-def test_without_matplotlib_the_pip_line_is_given(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_the_pip_line_is_given(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'foveal\[bench\]'"):

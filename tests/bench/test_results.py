@@ -12,9 +12,7 @@ from foveal.bench.results import Point
 from foveal.errors import InputError
 
 
-def test_what_is_appended_is_read_back(
-    tmp_path: Path, points: list[Point], point: Callable[..., Point]
-) -> None:
+def test_what_is_appended_is_read_back(tmp_path: Path, points: list[Point], point: Callable[..., Point]) -> None:
     file = tmp_path / "results.jsonl"
     lossless = point("c.png", "jpeg", 100, 9.0, math.inf)
     results.append(file, {"threads": 2})
@@ -38,9 +36,7 @@ def test_an_unfinished_line_is_ignored_and_can_be_cut(tmp_path: Path, points: li
     assert file.read_text() == whole
 
 
-@pytest.mark.parametrize(
-    "line", ["[]", "no JSON", '{"kind": "other"}', '{"kind": "point", "image": "a.png"}']
-)
+@pytest.mark.parametrize("line", ["[]", "no JSON", '{"kind": "other"}', '{"kind": "point", "image": "a.png"}'])
 def test_other_files_are_refused(tmp_path: Path, line: str) -> None:
     file = tmp_path / "other.jsonl"
     file.write_text(line + "\n")

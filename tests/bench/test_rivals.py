@@ -56,9 +56,7 @@ def test_foveal_is_called_through_its_door(monkeypatch: pytest.MonkeyPatch, pict
 
     monkeypatch.setattr(foveal, "compress", compress, raising=False)
     monkeypatch.setattr(foveal, "decompress", lambda _: image.convert("L"), raising=False)
-    monkeypatch.setattr(
-        foveal, "models", lambda: [SimpleNamespace(name="s", weights_hash="ab" * 8)], raising=False
-    )
+    monkeypatch.setattr(foveal, "models", lambda: [SimpleNamespace(name="s", weights_hash="ab" * 8)], raising=False)
     codec = build(Spec("foveal", effort=7, keep=0.4))
     assert codec.compress(image, 60) == b"file"
     assert calls == [{"model": "s", "effort": 7, "keep": 0.4, "quality": 60}]

@@ -47,10 +47,7 @@ def test_the_first_line_tells_how_it_was_run(folder: Path, tmp_path: Path) -> No
     assert first["kind"] == "run"
     assert {"date", "cpu", "packages", "python"} <= set(first)
     assert (first["threads"], first["pictures"], first["folder"]) == (1, 1, "pictures")
-    assert (
-        first["command"]
-        == "foveal bench pictures --rivals jpeg,webp -o results.jsonl --no-foveal --threads 1"
-    )
+    assert first["command"] == "foveal bench pictures --rivals jpeg,webp -o results.jsonl --no-foveal --threads 1"
     assert str(tmp_path) not in json.dumps(first)
 
 
@@ -85,9 +82,7 @@ def test_measurements_that_do_not_belong_together_are_not_mixed(folder: Path, tm
         run(folder, output)
 
 
-def test_arguments_that_cannot_be_used_are_refused_before_anything_is_written(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_arguments_that_cannot_be_used_are_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "results.jsonl"
     with pytest.raises(InputError, match="unknown codec 'gif'"):
         run(folder, output, rivals=["gif"])
@@ -117,3 +112,12 @@ def test_timed_stops_repeating_when_its_time_is_spent(monkeypatch: pytest.Monkey
     monkeypatch.setattr("foveal.bench.worker.time.perf_counter", lambda: float(next(clock)))
     result, seconds = timed(lambda: "done", 10)  # every call takes 1 s of this clock
     assert (result, seconds) == ("done", [1.0, 1.0, 1.0])
+
+
+def test_foveal_itself_is_coded_and_decoded_in_two_processes(folder: Path, tmp_path: Path) -> None:
+    summary = run(folder, tmp_path / "r.jsonl", with_foveal=True, rivals=[], qualities=(20, 80), limit=1, repeats=1)
+    coarse, fine = summary.points
+    assert (coarse.codec, coarse.setting, fine.setting) == ("foveal", 20, 80)
+    assert coarse.bytes < fine.bytes and coarse.psnr_db < fine.psnr_db
+    model = next(m for m in results.read(summary.results).run["models"] if m["name"] == "s")
+    assert model["kmac_encode"] > 0 and model["weights_hash"][:16] in fine.version

@@ -7,5 +7,6 @@
 - metrics: PSNR and MS-SSIM
 - curves: mean curves and BD-rates
 - report: tables, plots (in plots) and one HTML page
+- loss: pictures sent over links that lose datagrams (links: the links and senders; loss_report: what came of it)
 - compare: two pictures side by side with a difference map
 """

@@ -44,9 +44,7 @@ class Comparison:
         return asdict(self)
 
     def __str__(self) -> str:
-        return (
-            f"PSNR {self.psnr_db:.2f} dB  MS-SSIM {self.ms_ssim:.4f}  {self.bpp:.3f} bpp  {self.bytes} bytes"
-        )
+        return f"PSNR {self.psnr_db:.2f} dB  MS-SSIM {self.ms_ssim:.4f}  {self.bpp:.3f} bpp  {self.bytes} bytes"
 
 
 def compare(
@@ -88,9 +86,7 @@ def open_picture(path: Path) -> Pixels:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
     except UnidentifiedImageError as error:
-        raise InputError(
-            f"{path} is not a picture that can be read; give a .fov, PNG, JPEG, WebP or AVIF"
-        ) from error
+        raise InputError(f"{path} is not a picture that can be read; give a .fov, PNG, JPEG, WebP or AVIF") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -119,9 +115,7 @@ def _caption(words: str, width: int) -> Image.Image:
     draw = ImageDraw.Draw(line)
     sizes = range(16, 7, -1)
     fonts = (ImageFont.load_default(size) for size in sizes)
-    font = next(
-        (font for font in fonts if draw.textlength(words, font=font) <= width), ImageFont.load_default(8)
-    )
+    font = next((font for font in fonts if draw.textlength(words, font=font) <= width), ImageFont.load_default(8))
     draw.text((0, CAPTION / 2), words, fill="black", font=font, anchor="lm")
     return line
 

@@ -74,9 +74,7 @@ def mean_curves(points: Sequence[Point]) -> dict[str, Curve]:
     """
     images = set(complete_images(points))
     if not images:
-        raise InputError(
-            "no picture has results for all codecs and settings; let the benchmark run to its end"
-        )
+        raise InputError("no picture has results for all codecs and settings; let the benchmark run to its end")
     return _curves([point for point in points if point.image in images])
 
 
@@ -109,10 +107,7 @@ def bd_table(curves: dict[str, Curve], metric: str = "psnr_db") -> Table:
 
     `metric` is "psnr_db" or "ms_ssim_db".
     """
-    return {
-        test: {anchor: _bd_or_none(curves[anchor], curves[test], metric) for anchor in curves}
-        for test in curves
-    }
+    return {test: {anchor: _bd_or_none(curves[anchor], curves[test], metric) for anchor in curves} for test in curves}
 
 
 def _bd_or_none(anchor: Curve, test: Curve, metric: str) -> float | None:

@@ -59,9 +59,7 @@ def _pair(reference: ArrayLike, test: ArrayLike) -> tuple[Plane, Plane]:
     """Both pictures as float64 (H, W, C) arrays."""
     a, b = np.asarray(reference, np.float64), np.asarray(test, np.float64)
     if a.shape != b.shape or a.ndim not in (2, 3) or a.size == 0:
-        raise InputError(
-            f"cannot compare pictures of shapes {a.shape} and {b.shape}; give two of the same size"
-        )
+        raise InputError(f"cannot compare pictures of shapes {a.shape} and {b.shape}; give two of the same size")
     return np.atleast_3d(a), np.atleast_3d(b)
 
 

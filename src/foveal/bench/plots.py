@@ -32,14 +32,14 @@ WINDOW_BPP = (0.06, 3.0)  # rates shown
 
 def rate_distortion(curves: Mapping[str, Curve], metric: str, title: str) -> bytes:
     """Mean quality over mean rate, one line per codec. `metric` is "psnr_db" or "ms_ssim_db"."""
-    figure, grid = _figure(8, 5.5)
+    figure, grid = figure_and_axes(8, 5.5)
     axes = grid[0, 0]
     _draw(axes, curves, metric, marker="o")
     axes.set_xlabel("bits per pixel (logarithmic)")
     axes.set_ylabel(METRICS[metric])
     axes.set_title(title, loc="left")
     axes.legend(frameon=False, loc="lower right")
-    return _png(figure)
+    return png(figure)
 
 
 def images(curves: Mapping[str, Mapping[str, Curve]], metric: str = "psnr_db") -> bytes:
@@ -47,7 +47,7 @@ def images(curves: Mapping[str, Mapping[str, Curve]], metric: str = "psnr_db") -
     shown = list(curves)[:SMALL_MULTIPLES]
     columns = min(6, len(shown))
     rows = -(-len(shown) // columns)
-    figure, grid = _figure(2.5 * columns + 0.6, 2.1 * rows + 0.9, rows, columns, shared=True)
+    figure, grid = figure_and_axes(2.5 * columns + 0.6, 2.1 * rows + 0.9, rows, columns, shared=True)
     for axes in grid.flat:
         axes.set_visible(False)
     for index, (axes, name) in enumerate(zip(grid.flat, shown, strict=False)):
@@ -59,16 +59,16 @@ def images(curves: Mapping[str, Mapping[str, Curve]], metric: str = "psnr_db") -
     figure.legend(handles, names, loc="outside upper center", ncol=len(names), frameon=False, fontsize=9)
     figure.supxlabel("bits per pixel (logarithmic)", fontsize=9)
     figure.supylabel(METRICS[metric], fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def speed(ratios: Mapping[str, tuple[float, float]], reference: str) -> bytes:
     """Bars of encode and decode time per megapixel, each as a ratio to the reference codec's."""
-    figure, grid = _figure(10, 0.42 * len(ratios) + 1.3, 1, 2)
+    figure, grid = figure_and_axes(10, 0.42 * len(ratios) + 1.3, 1, 2)
     left, right = grid[0]
     _bars(left, {label: pair[0] for label, pair in ratios.items()}, f"encode, ratio to {reference}'s encode")
     _bars(right, {label: pair[1] for label, pair in ratios.items()}, f"decode, ratio to {reference}'s decode")
-    return _png(figure)
+    return png(figure)
 
 
 def _draw(axes: Any, curves: Mapping[str, Curve], metric: str, marker: str = "", width: float = 1.0) -> None:
@@ -117,22 +117,18 @@ def _bars(axes: Any, values: Mapping[str, float], title: str) -> None:
 
 
 def _colour(label: str, names: Sequence[str]) -> str:
-    own = COLOURS.get(label) or (
-        COLOURS["foveal"] if label == names[0] and label.startswith("foveal") else None
-    )
+    own = COLOURS.get(label) or (COLOURS["foveal"] if label == names[0] and label.startswith("foveal") else None)
     return own or SPARE[names.index(label) % len(SPARE)]
 
 
-def _figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, shared: bool = False
-) -> tuple[Any, Any]:
+def figure_and_axes(width: float, height: float, rows: int = 1, columns: int = 1, shared: bool = False) -> tuple[Any, Any]:
     """A figure and its (rows, columns) array of axes."""
     figures = extra("matplotlib.figure", "matplotlib")
     figure = figures.Figure(figsize=(width, height), layout="constrained", dpi=130)
     return figure, figure.subplots(rows, columns, sharey=shared, squeeze=False)
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
     file = io.BytesIO()
     backend = extra("matplotlib.backends.backend_agg", "matplotlib")
     backend.FigureCanvasAgg(figure).print_png(file)

@@ -146,9 +146,7 @@ def _model_rows(models: Iterable[Mapping[str, Any]]) -> list[Row]:
     rows: list[Row] = [head]
     for model in models:
         cost = [f"{model['kmac_encode']:.2f}", f"{model['kmac_decode']:.2f}", f"{model['parameters']:,}"]
-        rows.append(
-            [str(model["name"]), *cost, f"{model['file_bytes'] / 1024:.0f}", str(model["weights_hash"])[:16]]
-        )
+        rows.append([str(model["name"]), *cost, f"{model['file_bytes'] / 1024:.0f}", str(model["weights_hash"])[:16]])
     return rows
 
 

@@ -91,9 +91,7 @@ def _foveal(spec: Spec) -> Codec:
 
     in_words = ", ".join(f"{name} {value}" for name, value in options.items())
     grid = (0, 12, 25, 37, 50, 62, 75, 87, 100)
-    return Codec(
-        "foveal", ".fov", in_words, "quality", grid, _foveal_version(spec.model), compress, decompress
-    )
+    return Codec("foveal", ".fov", in_words, "quality", grid, _foveal_version(spec.model), compress, decompress)
 
 
 def _foveal_version(model: str) -> str:

@@ -93,9 +93,7 @@ def bench(
     plans = [Plan.of(Spec(name, threads, model, effort, keep), qualities) for name in names]
     output = Path(output)
     done = _open_output(output, plans, threads, resume)
-    jobs = [
-        (p, plan, s) for p in pictures for plan in plans for s in plan.settings if plan.key(p, s) not in done
-    ]
+    jobs = [(p, plan, s) for p in pictures for plan in plans for s in plan.settings if plan.key(p, s) not in done]
     if jobs:
         results.append(output, _metadata(Path(folder), output, plans, threads, repeats, len(pictures)))
         _measure(jobs, output, repeats, progress)
@@ -152,9 +150,7 @@ def _open_output(output: Path, plans: Sequence[Plan], threads: int, resume: bool
     for point in old.points:
         now = versions.get((point.codec, point.options), point.version)
         if now != point.version:
-            raise InputError(
-                f"{output} was measured with {point.codec} {point.version}, this is {now}; {REMEDY}"
-            )
+            raise InputError(f"{output} was measured with {point.codec} {point.version}, this is {now}; {REMEDY}")
     return {point.key for point in old.points}
 
 
@@ -176,9 +172,7 @@ def _measure(jobs: Sequence[Task], output: Path, repeats: int, progress: bool | 
             name = plan.codec.name
             if name not in benches:
                 benches[name] = tuple(stack.enter_context(Worker(plan.spec)) for _ in range(2))  # type: ignore[assignment]
-            results.append(
-                output, _point(picture, plan.codec, setting, benches[name], Path(scratch), repeats)
-            )
+            results.append(output, _point(picture, plan.codec, setting, benches[name], Path(scratch), repeats))
 
 
 def _point(
@@ -192,9 +186,7 @@ def _point(
     decode_s = decoder.ask({**job, "do": "decode", "source": str(file), "target": str(pixels)})["seconds"]
     original, decoded = np.asarray(load(str(picture))), np.load(pixels)
     if decoded.shape != original.shape:
-        raise FovealError(
-            f"{codec.name} decoded {picture.name} to {decoded.shape}, expected {original.shape}"
-        )
+        raise FovealError(f"{codec.name} decoded {picture.name} to {decoded.shape}, expected {original.shape}")
     height, width = original.shape[:2]
     megapixels, size = height * width / 1e6, file.stat().st_size
     return Point(

@@ -18,8 +18,10 @@ __all__ = [
     "Inputs",
     "Jobs",
     "Keep",
+    "LossMask",
     "Mask",
     "Model",
+    "Mtu",
     "OnLoss",
     "Output",
     "Packets",
@@ -49,6 +51,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, fo
 Quality = Annotated[float, typer.Option("-q", "--quality", min=0, max=100, help="0 smallest, 100 best.")]
 Effort = Annotated[int, typer.Option("--effort", min=1, max=9, help="1 fastest, 9 smallest files.")]
 Packets = Annotated[int, typer.Option("--packets", min=1, help="Packets, most important first.")]
+Mtu = Annotated[
+    int | None, typer.Option("--mtu", help="Instead of --packets: as many as fit datagrams of so many bytes.")
+]
 Model = Annotated[str, typer.Option("--model", help="Model to code with; `foveal models` lists them.")]
 
 Keep = Annotated[
@@ -88,8 +93,15 @@ TargetPsnr = Annotated[
 ]
 
 OnLoss = Annotated[
-    Literal["error", "conceal"],
-    typer.Option("--on-loss", help="At lost or damaged packets: refuse, or fill in what they held."),
+    Literal["auto", "conceal", "error"],
+    typer.Option(
+        "--on-loss", help="auto fills in what missing packets held and refuses a damaged file; conceal fills in what "
+        "damaged packets held too; error refuses both.",
+    ),
+]  # fmt: skip
+LossMask = Annotated[
+    str | None,
+    typer.Option("--loss-mask", metavar="FILE", help="Picture to write: white where patches are filled in."),
 ]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="For every codec; 0 = one per core.")]
 

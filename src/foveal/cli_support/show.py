@@ -22,6 +22,7 @@ _EXTRAS = {
     "imagecodecs": "bench",
     "imageio_ffmpeg": "bench",
     "onnxruntime": "bench",
+    "reedsolo": "bench",
 }
 
 

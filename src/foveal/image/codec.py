@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,34 +17,41 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveal import container, registry
+from foveal import container, datagrams, registry
 from foveal.errors import InputError
+from foveal.header import Header
 from foveal.image import importance as ranking
-from foveal.image import patches, pixels, quantize
-from foveal.image.decoder import decode
+from foveal.image import pixels, quantize, viewing
+from foveal.image.decoder import begin, check_whole, decode
 from foveal.image.encoder import Encoder, Stream
 from foveal.image.network import Network
-from foveal.types import ImportanceMap
+from foveal.image.partition import TokenSymbols
+from foveal.types import DecodeReport, ImportanceMap
+
+WHOLE = (int, np.integer)
+NUMBER = (int, float, np.integer, np.floating)
 
 
 def compress(image: Any, *, quality: float = 60, keep: float | str = "auto", threshold: float | None = None,
              alpha: float | None = None, mask: Any = None, effort: int = 4, target_bpp: float | None = None,
              target_bytes: int | None = None, target_psnr: float | None = None, packets: int = 1,
-             model: str = registry.DEFAULT, exif: bytes | None = None, icc_profile: bytes | None = None,
-             xmp: bytes | None = None) -> bytes:
+             mtu: int | None = None, model: str = registry.DEFAULT, exif: bytes | None = None,
+             icc_profile: bytes | None = None, xmp: bytes | None = None) -> bytes:
     """Code a picture (Pillow image, or uint8 array (H, W), (H, W, 3) or (H, W, 4)) as a .fov file.
 
     quality 0..100; at most one of target_bpp, target_bytes (not exceeded when reachable) and target_psnr (RGB dB, reached
     when reachable) replaces it. keep 'auto' drops a patch when that lowers D + R/lambda; 'all', a share, threshold (mean
     gradient), alpha (the patent's ratio) or mask force the choice. effort 1..3 rounds plainly, 4..9 optimises rate and
-    distortion. Metadata is the image's own unless given; b"" drops it. Raises InputError and its kind.
+    distortion. The tokens go into so many packets, or into as many as fit datagrams of mtu bytes each (see ``pack``).
+    Metadata is the image's own unless given; b"" drops it. Raises InputError and its kind.
     """
     check_options(quality=quality, effort=effort, target_bpp=target_bpp, target_bytes=target_bytes,
                   target_psnr=target_psnr, packets=packets, model=model)
+    check_partition(packets, mtu)
     picture = pixels.from_pillow(image) if isinstance(image, Image.Image) else pixels.from_array(image)
     meta = pixels.metadata(image if isinstance(image, Image.Image) else None, exif=exif, icc_profile=icc_profile, xmp=xmp)
     chosen = choose(picture.rgb, keep=keep, threshold=threshold, alpha=alpha, mask=mask)
-    encoder = Encoder(Network.load(model), picture.rgb, chosen, effort, packets)
+    encoder = Encoder(Network.load(model), picture.rgb, chosen, effort, packets, mtu)
 
     def file(stream: Stream) -> container.Contents:
         plane = pixels.compress_alpha(picture.alpha) if picture.alpha is not None else None
@@ -62,35 +70,65 @@ def compress(image: Any, *, quality: float = 60, keep: float | str = "auto", thr
 def decompress(data: bytes, *, on_loss: str = "error") -> Image.Image:
     """Decode a .fov file to a Pillow image, with ``info['exif'|'icc_profile'|'xmp']`` as Pillow sets them.
 
-    on_loss 'error' refuses damaged or missing packets, 'conceal' shows their patches from the base layer.
-    Raises FormatError and its kinds, LimitError.
+    on_loss 'error' refuses damaged or missing packets, 'conceal' shows their patches from the base layer, 'auto' does so
+    for missing packets of a file that is otherwise whole. Raises FormatError and its kinds, LimitError.
     """
-    if on_loss not in ("error", "conceal"):
-        raise InputError(f"on_loss {on_loss!r} is not known; use 'error' or 'conceal'")
+    return decode_report(data, on_loss=on_loss).image
+
+
+def decode_report(data: bytes, *, on_loss: str = "conceal") -> DecodeReport:
+    """``decompress``, with what was lost and which patches are concealed."""
+    if on_loss not in ("error", "conceal", "auto"):
+        raise InputError(f"on_loss {on_loss!r} is not known; use 'error', 'conceal' or 'auto'")
+    if on_loss == "auto":
+        chunks = container.list_chunks(data)
+        intact = all(chunk.crc_ok for chunk in chunks) and chunks[-1:] and chunks[-1].type == "IEND"
+        on_loss = "conceal" if intact else "error"
     contents = container.read(data, tolerant=on_loss == "conceal")
     head = contents.header
     network = Network.load(registry.name_of(head.model, head.weights))
-    rgb = _show(network, contents, on_loss)
-    alpha = None
-    if head.alpha:  # a lost alpha plane shows as opaque
-        lost = np.full(rgb.shape[:2], 255, np.uint8)
-        alpha = pixels.decompress_alpha(contents.alpha, head.width, head.height) if contents.alpha else lost
-    image = pixels.to_pillow(pixels.Pixels(rgb, alpha, head.mode))
-    pixels.attach(image, contents.exif, contents.icc, contents.xmp)
-    return image
-
-
-def _show(network: Network, contents: container.Contents, on_loss: str) -> NDArray[np.uint8]:
-    """Contents -> (H, W, 3) uint8"""
     decoded = decode(network, contents, on_loss)
-    rgb = network.synthesise(decoded.values, decoded.levels, decoded.masked, decoded.grid)
-    return patches.join(rgb, contents.header.height, contents.header.width)
+    image = viewing.frame(viewing.show(network, decoded, head), contents)
+    concealed = viewing.concealed(decoded.lost, decoded.grid)
+    return DecodeReport(image, concealed, len(contents.packets), head.packets, contents.damaged)
+
+
+def repack(data: bytes, *, packets: int | None = None, mtu: int | None = None) -> bytes:
+    """The same picture in other packets: so many, or as many as fit datagrams of ``mtu`` bytes. Its symbols are coded
+    anew and decode to the same integers. The file must be whole; ancillary chunks of unknown kinds are left out.
+
+    Raises InputError for options, FormatError and its kinds for the file.
+    """
+    if packets is None and mtu is None:
+        raise InputError("neither packets nor mtu is given; say how to cut the file")
+    check_partition(packets or 1, mtu)
+    contents = container.read(data)
+    head = contents.header
+    network = Network.load(registry.name_of(head.model, head.weights))
+    decoding = begin(network, contents)
+    sent = TokenSymbols(len(decoding.tokens), network.prior.cuts)
+    for packet in contents.packets:
+        decoding.add(packet, sent.put)
+    check_whole(decoding, "error")
+    payloads = sent.payloads(network.tables, packets or 1, mtu)
+    parted = tuple(container.Packet(i, p) for i, p in enumerate(payloads))
+    return container.write(replace(contents, header=replace(head, packets=len(parted)), packets=parted))
+
+
+def check_partition(packets: int, mtu: int | None) -> None:
+    """InputError for a number or size of packets out of range, or both at once."""
+    if not (isinstance(packets, WHOLE) and 1 <= packets <= 65535):
+        raise InputError(f"packets {packets!r} is not a whole number in 1..65535")
+    if mtu is not None and packets != 1:
+        raise InputError(f"packets {packets} and mtu {mtu} are both given; choose one")
+    if mtu is not None:
+        datagrams.check(mtu)
 
 
 def contents_of(encoder: Encoder, stream: Stream, *, mode: Any = "RGB", **chunks: bytes | None) -> container.Contents:
     """A stream with its header, ready for the container."""
     weights, (height, width) = encoder.network.weights, encoder.rgb.shape[:2]
-    head = container.Header(width=width, height=height, mode=mode, alpha=chunks.get("alpha") is not None,
+    head = Header(width=width, height=height, mode=mode, alpha=chunks.get("alpha") is not None,
                             model=weights.id, weights=weights.digest, level=stream.level,
                             packets=len(stream.packets), classes=stream.class_count)
     sent = tuple(container.Packet(i, p) for i, p in enumerate(stream.packets))
@@ -102,9 +140,11 @@ def check_options(**options: Any) -> None:
     ranges = {"quality": (0, 100), "effort": (1, 9), "target_bpp": (1e-9, 1e9), "target_bytes": (1, 1 << 40),
               "target_psnr": (1e-9, 1000), "packets": (1, 65535)}
     for name, (low, high) in ranges.items():
-        value = options[name]
-        if value is not None and not (isinstance(value, (int, float)) and low <= value <= high):
-            raise InputError(f"{name} {value!r} is not a number in {low:g}..{high:g}")
+        value, kind = options[name], WHOLE if name in ("effort", "packets") else NUMBER
+        absent = value is None and name.startswith("target")
+        if not absent and not (isinstance(value, kind) and low <= value <= high):
+            what = "whole number" if kind is WHOLE else "number"
+            raise InputError(f"{name} {value!r} is not a {what} in {low:g}..{high:g}")
     targets = [n for n in ("target_bpp", "target_bytes", "target_psnr") if options[n] is not None]
     if len(targets) > 1:
         raise InputError(f"{' and '.join(targets)} are both given; choose one target")
@@ -123,6 +163,9 @@ def choose(rgb: NDArray[np.uint8], *, keep: float | str, threshold: float | None
         return ranking.by_mask(array, *rgb.shape[:2])
     if keep == "auto" and not given:
         return None
+    for name, value in (("threshold", threshold), ("alpha", alpha)):
+        if value is not None and not isinstance(value, NUMBER):
+            raise InputError(f"{name} {value!r} is not a number")
     means = ranking.patch_means(ranking.gradient(rgb))
     if threshold is not None:
         return ranking.by_threshold(means, threshold)
@@ -130,7 +173,7 @@ def choose(rgb: NDArray[np.uint8], *, keep: float | str, threshold: float | None
         return ranking.by_alpha(means, alpha)[0]
     if keep == "all":
         return np.ones(means.shape, np.uint8)
-    if isinstance(keep, str):
+    if not isinstance(keep, NUMBER):
         raise InputError(f"keep {keep!r} is not 'auto', 'all' or a share in (0, 1]")
     return ranking.by_share(means, float(keep))[0]
 
@@ -169,7 +212,8 @@ def _search(encoder: Encoder, fits: Any, above: bool) -> Stream:
 
 def _psnr(encoder: Encoder, contents: container.Contents) -> float:
     """RGB PSNR in dB as a decoder would show it."""
-    error = np.square(_show(encoder.network, contents, "error").astype(np.float64) - encoder.rgb).mean()
+    rgb = viewing.show(encoder.network, decode(encoder.network, contents, "error"), contents.header)
+    error = np.square(rgb.astype(np.float64) - encoder.rgb).mean()
     return float(10 * np.log10(255.0**2 / max(error, 1e-9)))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,11 +24,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Decoded:
-    """values (T, D) in sixteenths of a step, level of every token (T,) in sixteenths, masked (T,) bool: no symbols."""
+    """values (T, D) in sixteenths of a step, level of the picture and of every token (T,) in sixteenths, masked (T,)
+    bool: no symbols, lost (T,) bool: those that should have some."""
 
     values: Tensor
+    level: int
     levels: Tensor
     masked: Tensor
+    lost: NDArray[np.bool_]
     grid: tuple[int, int]
 
 
@@ -54,53 +59,99 @@ def run_slices(network: Network, base: Tensor, features: Tensor, index: BaseInde
     return torch.cat(values, 1)
 
 
-def decode(network: Network, contents: container.Contents, on_loss: str) -> Decoded:
-    """Container -> integers: the mirror of ``Encoder.at``. Identical on every machine."""
-    head, prior = contents.header, network.prior
-    h, w = patches.grid(head.height, head.width)
-    index, level = BaseIndex(h, w), head.level
-    classes = classmap.decompress(contents)
-    puller = rangecoder.Puller(contents.base, network.tables)
-    z_shape = (-(-h // 4), -(-w // 4), prior.t["z_mean"].shape[1])
-    mean, z_index = prior.hyper(level)
-    z = puller.pull(np.broadcast_to(z_index.numpy(), z_shape).ravel())
-    features = prior.features(reconstruct(to_tensor(z.reshape(z_shape), prior.dtype), mean), level, h, w)
-    base = torch.zeros(h * w, BASE, dtype=prior.dtype)
-    for number, at in enumerate(index.tokens):
-        if len(at):
-            base_mean, base_index = prior.base(number, base, features, index, level)
-            symbols = puller.pull(base_index.numpy().ravel()).reshape(-1, BASE)
-            base[at] = reconstruct(to_tensor(symbols, prior.dtype), base_mean)
-    levels = quantize.class_levels(level)
-    which = torch.from_numpy(classes.ravel().astype(np.int64))
-    values, missing = torch.zeros(h * w, prior.cuts[-1], dtype=prior.dtype), np.ones(h * w, bool)
-    tokens = packets.order(classes, salience_of(base, index))
+class Decoding:
+    """A picture being decoded: the base layer at once, then packets in any order; ``so_far`` whenever one likes.
 
-    def fill(part: Ints, coder: rangecoder.Puller | None) -> None:
-        at = torch.from_numpy(part)
+    ``tokens`` are the kept tokens in the order in which packets number them, ``missing`` (T,) bool those without symbols,
+    ``lost`` (T,) bool those that should have some.
+    """
+
+    def __init__(self, network: Network, head: container.Header, classes: NDArray[np.uint8], payload: bytes) -> None:
+        self.network, self.level = network, head.level
+        self.grid = patches.grid(head.height, head.width)
+        self.index = BaseIndex(*self.grid)
+        self.base, self.features = self._base(rangecoder.Puller(payload, network.tables))
+        self.levels = quantize.class_levels(head.level)
+        self.which = torch.from_numpy(classes.ravel().astype(np.int64))
+        self.tokens = packets.order(classes, salience_of(self.base, self.index))
+        self.values = torch.zeros(classes.size, network.prior.cuts[-1], dtype=network.prior.dtype)
+        self.missing, self._guessed = np.ones(classes.size, bool), np.zeros(classes.size, bool)
+
+    @property
+    def lost(self) -> NDArray[np.bool_]:
+        return self.missing & (self.which > 0).numpy()
+
+    def add(self, packet: container.Packet, watch: Callable[[int, int, Ints, Ints], None] | None = None) -> None:
+        """Decode the tokens of a packet. ``watch`` gets (place of the first token, slice, symbols, scale indices)."""
+        (first, count), stream = packets.unwrap(packet.payload, len(self.tokens))
+        run = self.tokens[first : first + count]
+        if not self.missing[run].all():
+            raise CorruptError(f"packet {packet.number}: its tokens came in another packet too; get the file again")
+        coder = rangecoder.Puller(stream, self.network.tables)
+        for part in parts(run):
+            self._fill(part, coder, watch and partial(watch, first))
+            first += len(part)
+        self.missing[run] = False
+
+    def so_far(self) -> Decoded:
+        """What is known by now; tokens without symbols as the prior expects them."""
+        for part in parts(np.nonzero(self.missing & ~self._guessed)[0].astype(np.int64)):
+            self._fill(part, None)
+            self._guessed[part] = True
+        levels, masked = torch.tensor(self.levels)[self.which], torch.from_numpy(self.missing.copy())
+        return Decoded(self.values, self.level, levels, masked, self.lost, self.grid)
+
+    def _base(self, puller: rangecoder.Puller) -> tuple[Tensor, Tensor]:
+        """The BASE payload -> decoded thumbnail (T, BASE) and features (T, 64)."""
+        prior, level, (h, w) = self.network.prior, self.level, self.grid
+        z_shape = (-(-h // 4), -(-w // 4), prior.t["z_mean"].shape[1])
+        mean, z_index = prior.hyper(level)
+        z = puller.pull(np.broadcast_to(z_index.numpy(), z_shape).ravel())
+        features = prior.features(reconstruct(to_tensor(z.reshape(z_shape), prior.dtype), mean), level, h, w)
+        base = torch.zeros(h * w, BASE, dtype=prior.dtype)
+        for number, at in enumerate(self.index.tokens):
+            if len(at):
+                base_mean, base_index = prior.base(number, base, features, self.index, level)
+                symbols = puller.pull(base_index.numpy().ravel()).reshape(-1, BASE)
+                base[at] = reconstruct(to_tensor(symbols, prior.dtype), base_mean)
+        return base, features
+
+    def _fill(self, part: Ints, coder: rangecoder.Puller | None, watch: Callable[[int, Ints, Ints], None] | None = None
+              ) -> None:
+        """The values of the tokens ``part``, with symbols from ``coder``, or all zero without one."""
+        at, number = torch.from_numpy(part), itertools.count()
 
         def symbols_of(a: int, b: int, mean: Tensor, scale: Tensor) -> Tensor:
             if coder is None:
                 return torch.zeros_like(mean)
-            return to_tensor(coder.pull(scale.numpy().ravel()).reshape(len(part), b - a), prior.dtype)
+            symbols = coder.pull(scale.numpy().ravel()).reshape(len(part), b - a)
+            if watch:
+                watch(next(number), symbols, scale.numpy())
+            return to_tensor(symbols, self.network.prior.dtype)
 
-        values[at] = run_slices(network, base, features, index, levels, which[at], at, symbols_of)
+        self.values[at] = run_slices(self.network, self.base, self.features, self.index, self.levels, self.which[at], at,
+                                     symbols_of)
 
+
+def begin(network: Network, contents: container.Contents) -> Decoding:
+    """The base layer and class map of a file, decoded; no packet yet."""
+    return Decoding(network, contents.header, classmap.decompress(contents), contents.base)
+
+
+def decode(network: Network, contents: container.Contents, on_loss: str) -> Decoded:
+    """Container -> integers: the mirror of ``Encoder.at``. Identical on every machine."""
+    decoding = begin(network, contents)
     for packet in contents.packets:
-        (first, count), stream = packets.unwrap(packet.payload, len(tokens))
-        run = tokens[first : first + count]
-        if not missing[run].all():
-            raise CorruptError(f"packet {packet.number}: its tokens came in another packet too; get the file again")
-        coder = rangecoder.Puller(stream, network.tables)
-        for part in parts(run):
-            fill(part, coder)
-        missing[run] = False
-    lost = int(missing[tokens].sum())
+        decoding.add(packet)
+    check_whole(decoding, on_loss)
+    return decoding.so_far()
+
+
+def check_whole(decoding: Decoding, on_loss: str) -> None:
+    """CorruptError when tokens are in no packet and that is not to be concealed."""
+    lost = int(decoding.lost.sum())
     if lost and on_loss == "error":
-        raise CorruptError(f"{lost} of {len(tokens)} patches are in no packet; decode with on_loss='conceal'")
-    for part in parts(np.nonzero(missing)[0].astype(np.int64)):
-        fill(part, None)
-    return Decoded(values, torch.tensor(levels)[which], torch.from_numpy(missing), (h, w))
+        raise CorruptError(f"{lost} of {len(decoding.tokens)} patches are in no packet; decode with on_loss='conceal'")
 
 
 def to_tensor(symbols: Ints, dtype: torch.dtype) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from foveal.image import classmap, packets, patches, quantize, rangecoder
 from foveal.image.decoder import Ints, parts, run_slices, salience_of, to_tensor
 from foveal.image.network import Network
+from foveal.image.partition import TokenSymbols
 from foveal.image.prior import BASE, BaseIndex, reconstruct
 
 
@@ -38,8 +39,8 @@ class Encoder:
     decides alike on every machine."""
 
     def __init__(self, network: Network, rgb: NDArray[np.uint8], classes: NDArray[np.uint8] | None, effort: int,
-                 packet_count: int) -> None:
-        self.network, self.effort, self.packet_count, self.rgb = network, effort, packet_count, rgb
+                 packet_count: int, mtu: int | None = None) -> None:
+        self.network, self.effort, self.packet_count, self.mtu, self.rgb = network, effort, packet_count, mtu, rgb
         self.grid = patches.grid(*rgb.shape[:2])
         self.index = BaseIndex(*self.grid)
         self.coefficients = network.coefficients(patches.split(rgb), self.grid)
@@ -58,22 +59,20 @@ class Encoder:
         z, base_symbols, base, features, salience = self._base(level)
         classes = self.forced if self.forced is not None else self._auto(level, base, features)
         tokens = packets.order(classes, salience)
-        runs = packets.runs(len(tokens), self.packet_count)
-        pushed = [rangecoder.Pusher(self.network.tables) for _ in runs]
-        latents = self.latents(classes)
-        for coder, (first, count) in zip(pushed, runs):
-            for part in parts(tokens[first : first + count]):
-                for symbols, index, _ in self._slices(level, latents, classes, base, features, part):
-                    coder.push(symbols.ravel(), index.ravel())
-                    if watch:
-                        watch(symbols, index)
+        latents, sent, first = self.latents(classes), TokenSymbols(len(tokens), self.network.prior.cuts), 0
+        for part in parts(tokens):
+            for number, (symbols, index, _) in enumerate(self._slices(level, latents, classes, base, features, part)):
+                sent.put(first, number, symbols, index)
+                if watch:
+                    watch(symbols, index)
+            first += len(part)
         head = rangecoder.Pusher(self.network.tables)
         for symbols, index in [z, *base_symbols]:
             head.push(symbols.ravel(), index.ravel())
             if watch:
                 watch(symbols, index)
         return Stream(level, classes, classmap.compress(classes), head.finish(),
-                      [packets.wrap(run, coder.finish()) for run, coder in zip(runs, pushed)])
+                      sent.payloads(self.network.tables, self.packet_count, self.mtu))
 
     def _base(self, level: int) -> tuple[tuple[Ints, Ints], list[tuple[Ints, Ints]], Tensor, Tensor, Ints]:
         """Hyper-latent and thumbnail -> their symbols and indices, decoded thumbnail, features, salience."""

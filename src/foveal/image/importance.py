@@ -69,8 +69,10 @@ def by_mask(mask: NDArray[np.generic], height: int, width: int) -> NDArray[np.ui
     """A mask of the picture's size, non-zero = important: patches with any such pixel are kept. An integer array of
     the grid's own size is taken as the classes themselves."""
     h, w = -(-height // PATCH), -(-width // PATCH)
-    if mask.ndim == 3:
+    if mask.ndim == 3 and mask.shape[2]:
         mask = mask[..., :3].max(2)
+    if mask.ndim != 2:
+        raise InputError(f"mask has {mask.ndim} dimensions; give (H, W), (H, W, channels) or (h, w)")
     if mask.shape == (height, width):
         return (patch_means((mask != 0).astype(np.float32)) > 0).astype(np.uint8)
     if mask.shape == (h, w):

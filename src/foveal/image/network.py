@@ -74,14 +74,14 @@ class Network:
         return out
 
     @torch.no_grad()
-    def synthesise(self, values: Tensor, levels: Tensor, masked: Tensor, grid: tuple[int, int]) -> NDArray[np.uint8]:
-        """values (T, D) in sixteenths of a step, levels (T,) sixteenths, masked (T,) bool -> (16h, 16w, 3) uint8"""
+    def synthesise(self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int]
+                   ) -> NDArray[np.uint8]:
+        """values (T, D) in sixteenths of a step (of the picture's ``level`` for the thumbnail, of the token's among
+        ``levels`` (T,) for the rest; both in sixteenths), masked (T,) bool -> (16h, 16w, 3) uint8"""
         h, w = grid
-        table = {int(level): self.steps(int(level)).float() for level in levels.unique()}
-        keys = sorted(table)
-        step = torch.stack([table[k] for k in keys])[torch.searchsorted(torch.tensor(keys), levels)]
-        image_level = min(keys)
-        step[:, : self.prior.cuts[0]] = table[image_level][: self.prior.cuts[0]]
+        keys, which = levels.unique(return_inverse=True)
+        step = torch.stack([self.steps(int(k)) for k in keys])[which].float()
+        step[:, : self.prior.cuts[0]] = self.steps(level)[: self.prior.cuts[0]].float()
         out = np.empty((PATCH * h, PATCH * w, 3), np.uint8)
         for first, last, start, end in _bands(h, w, len(self._synthesis.blocks)):
             rows = slice(first * w, last * w)

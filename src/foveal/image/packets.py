@@ -1,12 +1,13 @@
 """The class map ("position information") and the partition of tokens into packets.
 
-Tokens are ordered by falling class, within a class by falling salience (an integer both sides derive from the base layer),
-then cut into runs; packet payloads begin with their run (first, count), so any subset of packets decodes.
+Tokens are ordered by falling class, within a class by falling salience (an integer both sides derive from the base
+layer), then cut into runs; packet payloads begin with their run (first, count), so any subset of packets decodes.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -31,14 +32,15 @@ class Pull(Protocol):
 
 
 class _Adaptive:
-    """Counts of decisions per context; probabilities by Krichevsky-Trofimov, halved at 255 so that they follow."""
+    """Counts of decisions per context; probabilities by Krichevsky-Trofimov, in whole 65536ths so that no rounding of
+    floats decides anything; halved at 255 so that they follow."""
 
     def __init__(self, contexts: int) -> None:
         self.counts = [[1, 1] for _ in range(contexts)]
 
     def probability(self, context: int) -> float:
         no, yes = self.counts[context]
-        return (2 * yes - 1) / (2 * (no + yes) - 2)
+        return (2 * yes - 1) * 65536 // (2 * (no + yes) - 2) / 65536
 
     def update(self, context: int, bit: bool) -> None:
         pair = self.counts[context]
@@ -99,6 +101,29 @@ def runs(tokens: int, packets: int) -> list[tuple[int, int]]:
         raise InputError(f"packets {packets} is below 1; a picture needs at least one packet")
     edges = [tokens * i // min(packets, max(tokens, 1)) for i in range(min(packets, max(tokens, 1)) + 1)]
     return [(a, b - a) for a, b in zip(edges, edges[1:]) if b > a]
+
+
+def by_size(bits: NDArray[np.float64], room: int, code: Callable[[int, int], bytes]) -> list[bytes]:
+    """Cut tokens with these estimated costs (n,) into the longest runs whose payloads fit in ``room`` bytes.
+
+    ``code(first, count)`` codes a run. The estimate says where to cut; a payload that is longer all the same is coded
+    again with fewer tokens. InputError when one token alone does not fit.
+    """
+    ends, payloads, first = np.cumsum(bits) / 8, [], 0
+    while first < len(bits):
+        start = ends[first - 1] if first else 0.0
+        count = max(1, int(np.searchsorted(ends, start + room - RUN.size, "right")) - first)
+        payload = wrap((first, count), code(first, count))
+        while len(payload) > room and count > 1:
+            spent = ends[first + count - 1] - start
+            count = min(count - 1, int(np.searchsorted(ends, start + spent - (len(payload) - room), "right")) - first)
+            count = max(1, count)
+            payload = wrap((first, count), code(first, count))
+        if len(payload) > room:
+            raise InputError(f"a patch takes {len(payload)} bytes where packets have {room}; allow larger datagrams")
+        payloads.append(payload)
+        first += count
+    return payloads
 
 
 def wrap(run: tuple[int, int], stream: bytes) -> bytes:

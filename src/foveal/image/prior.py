@@ -68,10 +68,13 @@ class BaseIndex:
 
 
 class Dense:
-    """Integer linear layer: floor((x @ w + b) / 2^shift), ``b`` holding the half that makes it round."""
+    """Integer linear layer: floor((x @ w + b) / 2^shift), ``b`` holding the half that makes it round. ``extra`` (64, out)
+    are the level-dependent biases that will be added."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, shift: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, shift: Tensor, extra: Tensor | None, dtype: torch.dtype) -> None:
         bound = weight.to(torch.int64).abs().sum(1) * ACT_MAX + bias.to(torch.int64).abs()
+        if extra is not None:
+            bound += extra.to(torch.int64).abs().amax(0)
         if int(bound.max()) >= EXACT:
             raise CorruptError(f"prior weights reach {int(bound.max())} >= 2^24: not exact in fp32; reinstall foveal")
         self.weight, self.bias = weight.to(dtype).t().contiguous(), bias.to(dtype)
@@ -96,6 +99,8 @@ class IntegerPrior:
         self.t, self.cuts, self.dtype = tensors, tuple(cuts), dtype
         self.scales = tensors["scale_q8"].to(dtype)
         magnitude = torch.arange(VALUE_MAX + 1)
+        if len(tensors["squash_from"]) > ACT_MAX:
+            raise CorruptError(f"prior squashes to {len(tensors['squash_from'])} > {ACT_MAX}; reinstall foveal")
         self.squash_table = torch.bucketize(magnitude, tensors["squash_from"].to(torch.int64), right=True).to(dtype)
         self.z1, self.z2, self.c1, self.c2 = (self._dense(n) for n in ("z1", "z2", "c1", "c2"))
         self.b1, self.b2 = ([self._dense(f"{n}.{i}") for i in range(len(PASSES))] for n in ("b1", "b2"))
@@ -103,7 +108,9 @@ class IntegerPrior:
                                      for n in ("s1", "s2", "s3"))
 
     def _dense(self, name: str) -> Dense:
-        return Dense(*(self.t[f"{name}.{k}"] for k in ("weight", "bias", "shift")), self.dtype)
+        extra = self.t[f"{name[0]}_level"] if name in ("z1", "c1") else None
+        weight, bias, shift = (self.t[f"{name}.{k}"] for k in ("weight", "bias", "shift"))
+        return Dense(weight, bias, shift, extra, self.dtype)
 
     def row(self, name: str, level: int) -> Tensor:
         """A level-dependent table (64, C) at ``level`` (sixteenths): (C,) interpolated, rounded down."""

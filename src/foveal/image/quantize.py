@@ -40,13 +40,15 @@ def steps(ln_step: Floats, level: int) -> Floats:
     """ln_step (64, D) -> quantiser step of every channel (D,), interpolated between levels in the logarithm."""
     whole, part = divmod(min(max(level, 0), FINEST), 16)
     upper = ln_step[min(whole + 1, len(ln_step) - 1)]
-    return np.exp(ln_step[whole] + (upper - ln_step[whole]) * (part / 16))
+    out: Floats = np.exp(ln_step[whole] + (upper - ln_step[whole]) * (part / 16))
+    return out
 
 
 def plain(residual: Floats) -> Ints:
     """Nearest integer, half away from zero."""
     symbols = np.sign(residual) * np.floor(np.abs(residual) + 0.5)
-    return np.clip(symbols, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int64)
+    out: Ints = np.clip(symbols, -SYMBOL_MAX, SYMBOL_MAX).astype(np.int64)
+    return out
 
 
 def optimised(residual: Floats, index: Ints, weight: Floats, cost: Callable[[Ints, Ints], Floats]) -> Ints:

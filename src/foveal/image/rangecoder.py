@@ -46,7 +46,7 @@ class Tables:
         at = np.where(inside, symbols + reach, 2 * reach + 1)
         bits = self.bits[index, at]
         excess = np.maximum(np.abs(symbols) - reach, 1).astype(np.float64)
-        bits = bits + np.where(inside, 0.0, 5.0 + np.floor(np.log2(excess)))
+        bits = bits + np.where(inside, 0.0, 1 + np.log2(MAX_EXCESS_BITS) + np.floor(np.log2(excess)))
         return np.where(index < self.silent, 0.0, bits)
 
 
@@ -89,8 +89,15 @@ class Pusher:
         self._coder.encode(np.array([bit], np.int32), constriction.stream.model.Bernoulli(probability, perfect=False))
 
     def finish(self) -> bytes:
-        """Little-endian 32-bit words; trailing zero bytes but the first are left out and restored by ``Puller``."""
-        return self._coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0") or b"\0"
+        """Big-endian 32-bit words, the last ones chosen among those that decode alike so that the most trailing bytes
+        are zero; these are left out and restored by ``Puller``. At least one byte."""
+        words = self._coder.get_compressed().astype(">u4").tobytes()
+        count, (low, width) = self._coder.pos()  # words that are final; any end in [low, low + width) decodes alike
+        end = int.from_bytes(words[4 * count :].ljust(8, b"\0"), "big")
+        first = end - (end - low) % (1 << 64)
+        last, first = min(first + width, 1 << 64) - 1, max(first, 0)
+        shortest = next(v for bits in range(56, -1, -8) if (v := -(-first >> bits) << bits) <= last)
+        return (words[: 4 * count] + shortest.to_bytes(8, "big")).rstrip(b"\0") or b"\0"
 
 
 class Puller:
@@ -98,7 +105,7 @@ class Puller:
     another kind than CorruptError; the container's CRC tells damaged streams apart before."""
 
     def __init__(self, data: bytes, tables: Tables | None = None) -> None:
-        words = np.frombuffer(data + b"\0" * (-len(data) % 4), "<u4").astype(np.uint32)
+        words = np.frombuffer(data + b"\0" * (-len(data) % 4), ">u4").astype(np.uint32)
         self._coder, self._tables = constriction.stream.queue.RangeDecoder(words), tables
 
     def pull(self, index: Ints) -> Ints:

@@ -220,7 +220,8 @@ class Shortcut(nn.Module):
 
     def inverse(self, latents: Tensor) -> Tensor:
         """(..., latent) -> (..., 768) pixel values, unclamped"""
-        return (latents + self.mean) @ self.synthesis + 128.0
+        with torch.autocast(latents.device.type, enabled=False):  # bf16 would cost half a grey level
+            return (latents + self.mean) @ self.synthesis + 128.0
 
 
 class Analysis(nn.Module):

@@ -21,7 +21,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from foveal.errors import FovealError, FovealWarning, InputError, LimitError
 
-__all__ = ["load", "outputs", "read_bytes", "save", "write_bytes"]
+__all__ = ["load", "make_directory", "outputs", "read_bytes", "save", "write_bytes"]
 
 PIPE = "-"
 MAX_BYTES = 1 << 30
@@ -131,7 +131,7 @@ def outputs(inputs: Sequence[str], output: str | None, suffix: str) -> list[tupl
         pairs = [(source, _beside(source, output, suffix)) for source in inputs]
     _check_distinct(pairs)
     if output is not None and pairs and pairs[0][1] != output:
-        _make_directory(output)
+        make_directory(output)
     return pairs
 
 
@@ -152,7 +152,8 @@ def _is_directory(path: str) -> bool:
     return path.endswith(("/", os.sep)) or Path(path).is_dir()
 
 
-def _make_directory(path: str) -> None:
+def make_directory(path: str) -> None:
+    """A directory, with those above it; it may exist. InputError when it cannot be made."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as fault:

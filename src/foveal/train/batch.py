@@ -20,13 +20,14 @@ def flatness_rank(images: Tensor) -> Tensor:
 
 
 def make_batch(images: Tensor, random: np.random.Generator) -> Batch:
-    """A level per sample; on three samples in ten a share of flat patches is dropped, on a quarter the busiest are one or
-    two classes finer, on one in eight random tokens are lost after coding."""
+    """A level per sample. On six samples in ten rate and distortion decide what is dropped, on two in ten a share of the
+    flattest patches is; on a quarter the busiest are one or two classes finer, on one in eight random tokens are lost
+    after coding."""
     b = len(images)
     rank = flatness_rank(images)
     kind = random.random(b)
-    drop = np.where(kind < 0.3, 0.6 * random.random(b) ** 1.5, 0.0)
-    refine = np.where((kind > 0.2) & (kind < 0.45), random.random(b) * 0.6, 0.0)
+    drop = np.where(kind < 0.2, 0.6 * random.random(b) ** 1.5, 0.0)
+    refine = np.where((kind > 0.15) & (kind < 0.4), random.random(b) * 0.6, 0.0)
     lost = np.where(kind > 0.88, 0.3 * random.random(b), 0.0)
 
     def column(x: NDArray[np.float64]) -> Tensor:
@@ -36,4 +37,5 @@ def make_batch(images: Tensor, random: np.random.Generator) -> Batch:
     finer = CLASS_LEVELS * ((rank > 1 - column(refine)).float() + (rank > 1 - column(refine) / 2).float())
     arrived = torch.from_numpy(random.random(rank.shape)).to(images.device) >= column(lost)
     level = torch.from_numpy(random.random(b) * 63).to(images.device, torch.float32)
-    return Batch(images, level, visible & arrived, visible, finer)
+    auto = torch.from_numpy((kind > 0.2) & (kind < 0.8)).to(images.device)
+    return Batch(images, level, visible & arrived, visible, finer, auto)

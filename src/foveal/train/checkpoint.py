@@ -20,6 +20,15 @@ def save(path: Path, state: dict[str, Tensor], facts: dict[str, object]) -> None
     os.replace(temporary, path)
 
 
+def size_of(path: Path) -> str:
+    """Name of the model size that ``path`` holds."""
+    try:
+        with safe_open(path, "pt") as f:
+            return str(json.loads((f.metadata() or {}).get("facts", "{}")).get("size", "s"))
+    except (OSError, SafetensorError) as e:
+        raise InputError(f"{path}: not a training checkpoint ({e}); 'foveal train image' writes one") from e
+
+
 def load(path: Path, model: nn.Module) -> dict[str, object]:
     """Fill ``model`` from ``path``; returns the facts saved with it."""
     try:
@@ -27,6 +36,8 @@ def load(path: Path, model: nn.Module) -> dict[str, object]:
             facts = json.loads((f.metadata() or {}).get("facts", "{}"))
             model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
     except (OSError, SafetensorError, RuntimeError, KeyError) as e:
-        raise InputError(f"{path}: not a training checkpoint of this size ({e}); give --weights a file "
-                         "written by 'foveal train image'") from e
+        raise InputError(
+            f"{path}: not a training checkpoint of this size ({e}); give --weights a file "
+            "written by 'foveal train image'"
+        ) from e
     return dict(facts)

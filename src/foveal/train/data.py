@@ -45,7 +45,9 @@ def load(folder: Path, crop: int, device: torch.device) -> tuple[list[Tensor], l
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give --data a folder of pictures or .tar shards")
-    sources, train, held = _sources(folder), [], []
+    sources = _sources(folder)
+    train: list[Tensor] = []
+    held: list[Tensor] = []
     for name, data in _files(folder):
         with Image.open(io.BytesIO(data)) as image:
             if min(image.size) < crop:

@@ -14,6 +14,11 @@ LEVELS = (8.0, 20.0, 32.0, 44.0, 56.0)
 SIDE, PICTURES = 256, 24
 
 
+def large(pictures: list[Tensor]) -> list[Tensor]:
+    """Those of at least SIDE x SIDE."""
+    return [p for p in pictures if min(p.shape[1:]) >= SIDE]
+
+
 def _centre(image: Tensor) -> Tensor:
     y, x = (image.shape[1] - SIDE) // 2, (image.shape[2] - SIDE) // 2
     return image[None, :, y : y + SIDE, x : x + SIDE].float()
@@ -24,7 +29,7 @@ def _coded(model: ImageModel, image: Tensor, level: float, fake: bool) -> tuple[
     device = model.ln_step.device
     index = BaseIndex(SIDE // PATCH, SIDE // PATCH, device)
     whole = torch.ones(1, SIDE // PATCH, SIDE // PATCH, dtype=torch.bool, device=device)
-    batch = Batch(_centre(image), torch.tensor([level], device=device), whole, whole, whole * 0.0)
+    batch = Batch(_centre(image), torch.tensor([level], device=device), whole, whole, whole * 0.0, whole[:, 0, 0])
     out = model(batch, index, noise=False, fake=fake)
     return out, out["image"].clamp(0, 255).round()
 
@@ -34,10 +39,12 @@ def evaluate(model: ImageModel, held: list[Tensor], fake: bool) -> list[tuple[fl
     points = []
     for level in LEVELS:
         rows = []
-        for image in held[:PICTURES]:
+        for image in large(held)[:PICTURES]:
             out, shown = _coded(model, image, level, fake)
             rows.append((out["bpp"].item(), psnr_db((shown - _centre(image)).square().mean()).item()))
-        points.append((sum(r[0] for r in rows) / max(len(rows), 1), sum(r[1] for r in rows) / max(len(rows), 1)))
+        points.append(
+            (sum(r[0] for r in rows) / max(len(rows), 1), sum(r[1] for r in rows) / max(len(rows), 1))
+        )
     return points
 
 

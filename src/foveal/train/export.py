@@ -22,19 +22,31 @@ INDEX_UNIT = 16 / SPACING  # sixteenths of a scale index per unit of log-scale
 REACH_MAX = 255
 
 
-def _dense(name: str, layer: nn.Linear, unit: Tensor | float, extra: Tensor | None = None) -> dict[str, Tensor]:
+def _dense(
+    name: str, layer: nn.Linear, unit: Tensor | float, extra: Tensor | None = None
+) -> dict[str, Tensor]:
     """Integers W, b, shift with (W x + b) >> shift = unit * layer(x / 64), each output's shift as large as exactness
     in fp32 allows. ``extra`` (64, out): level-dependent biases, added to the sum."""
+    assert isinstance(layer, nn.Linear)
     unit = torch.as_tensor(unit, dtype=torch.float64).expand(layer.out_features)
     weight = layer.weight.double() * (unit / UNIT)[:, None]
     bias = layer.bias.double() * unit
-    add = extra.double() * unit if extra is not None else torch.zeros(1, layer.out_features, dtype=torch.float64)
+    add = (
+        extra.double() * unit
+        if extra is not None
+        else torch.zeros(1, layer.out_features, dtype=torch.float64)
+    )
     reach = weight.abs().sum(1) * ACT_MAX + bias.abs() + add.abs().amax(0) + 1
     shift = torch.floor(torch.log2((EXACT - 1 - ACT_MAX * layer.in_features) / reach))
-    shift = torch.minimum(shift, torch.floor(torch.log2(32000 / weight.abs().amax(1).clamp_min(1e-9)))).clamp(1, 20)
+    shift = torch.minimum(shift, torch.floor(torch.log2(32000 / weight.abs().amax(1).clamp_min(1e-9)))).clamp(
+        1, 20
+    )
     scale = torch.exp2(shift)
-    out = {f"{name}.weight": (weight * scale[:, None]).round().to(torch.int16),
-           f"{name}.bias": ((bias + 0.5) * scale).round().to(torch.int32), f"{name}.shift": shift.to(torch.uint8)}
+    out = {
+        f"{name}.weight": (weight * scale[:, None]).round().to(torch.int16),
+        f"{name}.bias": ((bias + 0.5) * scale).round().to(torch.int32),
+        f"{name}.shift": shift.to(torch.uint8),
+    }
     if extra is not None:
         out[f"{name[0]}_level"] = (add * scale).round().to(torch.int32)
     return out
@@ -50,7 +62,10 @@ def integer_prior(prior: PriorTwin, ln_step: Tensor) -> dict[str, Tensor]:
     def to_index(ln: Tensor) -> Tensor:
         return ((ln - math.log(SCALE_MIN)) * INDEX_UNIT).round().clamp(-30000, 30000).to(torch.int16)
 
-    out = {"z_mean": (rows(prior.z_mean) * 16).round().to(torch.int16), "z_index": to_index(rows(prior.z_scale))}
+    out = {
+        "z_mean": (rows(prior.z_mean) * 16).round().to(torch.int16),
+        "z_index": to_index(rows(prior.z_scale)),
+    }
     out |= _dense("z1", prior.z1, UNIT, rows(prior.z_level)) | _dense("z2", prior.z2, UNIT)
     out |= _dense("c1", prior.c1, UNIT, rows(prior.c_level)) | _dense("c2", prior.c2, UNIT)
 
@@ -63,12 +78,18 @@ def integer_prior(prior: PriorTwin, ln_step: Tensor) -> dict[str, Tensor]:
         out[f"linear.{i}"] = (prior.linear[i] * 4096).round().to(torch.int16)
         out[f"base_spread.{i}"] = to_index(prior.base_scale[i] - ln_step[:, :base])
     for i, (s1, s2, s3) in enumerate(zip(prior.s1, prior.s2, prior.s3)):
-        out |= _dense(f"s1.{i}", s1, UNIT) | _dense(f"s2.{i}", s2, UNIT) | _dense(f"s3.{i}", s3, halves(s3.out_features // 2))
+        out |= (
+            _dense(f"s1.{i}", s1, UNIT)
+            | _dense(f"s2.{i}", s2, UNIT)
+            | _dense(f"s3.{i}", s3, halves(prior.cuts[i + 1] - prior.cuts[i]))
+        )
     out["spread"] = to_index(prior.scale - ln_step)
     out["scale_q8"] = (256 * SCALE_MIN * torch.exp(torch.arange(SCALES) * SPACING)).round().to(torch.int32)
     reach = UNIT * math.log1p(32767 / 16)
-    out["squash_from"] = torch.tensor([math.ceil(16 * math.expm1((k - 0.5) / UNIT)) for k in range(1, int(reach + 0.5) + 1)],
-                                      dtype=torch.int32)
+    out["squash_from"] = torch.tensor(
+        [math.ceil(16 * math.expm1((k - 0.5) / UNIT)) for k in range(1, int(reach + 0.5) + 1)],
+        dtype=torch.int32,
+    )
     return out
 
 
@@ -99,7 +120,9 @@ def counts_of(probabilities: np.ndarray[Any, Any], reach: np.ndarray[Any, Any]) 
     return out
 
 
-def fitted_tables(prior: PriorTwin, histogram: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def fitted_tables(
+    prior: PriorTwin, histogram: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Counted symbols (64, 2*256+1), symmetrised and smoothed with the trained density worth 200 observations."""
     probabilities, reach = parametric_tables(prior)
     for i, k in enumerate(reach):
@@ -111,29 +134,38 @@ def fitted_tables(prior: PriorTwin, histogram: np.ndarray[Any, Any]) -> tuple[np
     return probabilities, reach
 
 
-def export(weights: Path, out: Path, histogram: np.ndarray[Any, Any] | None = None, silent: int = 0) -> dict[str, Any]:
+def export(
+    weights: Path, out: Path, histogram: np.ndarray[Any, Any] | None = None, silent: int = 0
+) -> dict[str, Any]:
     """Write the shipped weights of the training checkpoint ``weights``; returns the facts stored with them."""
-    model = ImageModel(SIZES["s"])
+    model = ImageModel(SIZES[checkpoint.size_of(weights)])
     facts = checkpoint.load(weights, model)
-    if facts.get("size", "s") != "s":
-        model = ImageModel(SIZES[str(facts["size"])])
-        checkpoint.load(weights, model)
     model = model.float().eval()
     with torch.no_grad():
         ln_step = interpolate(model.ln_step, torch.arange(LEVELS, dtype=torch.float32))
         tensors = {f"prior.{k}": v for k, v in integer_prior(model.prior, ln_step).items()}
-        probabilities, reach = parametric_tables(model.prior) if histogram is None else fitted_tables(model.prior, histogram)
-        tensors["tables.counts"] = torch.from_numpy(counts_of(probabilities, reach)[:, : 2 * int(reach.max()) + 2]).to(torch.int32)
+        probabilities, reach = (
+            parametric_tables(model.prior) if histogram is None else fitted_tables(model.prior, histogram)
+        )
+        tensors["tables.counts"] = torch.from_numpy(
+            counts_of(probabilities, reach)[:, : 2 * int(reach.max()) + 2]
+        ).to(torch.int32)
         tensors["tables.reach"] = torch.from_numpy(reach).to(torch.int32)
         tensors["tables.silent"] = torch.tensor([silent], dtype=torch.int32)
         tensors["ln_step"] = ln_step
-        for name, module in (("shortcut", model.shortcut), ("analysis", model.analysis), ("synthesis", model.synthesis),
-                             ("hyper", model.hyper)):
+        for name, module in (
+            ("shortcut", model.shortcut),
+            ("analysis", model.analysis),
+            ("synthesis", model.synthesis),
+            ("hyper", model.hyper),
+        ):
             for key, value in module.state_dict().items():
                 small = key in ("mean", "std") or value.ndim == 1
                 tensors[f"{name}.{key}"] = value.float() if small else value.half()
     facts["cuts"] = list(model.size.cuts)
     temporary = out.with_name(out.name + ".part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"facts": json.dumps(facts)})
+    save_file(
+        {k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"facts": json.dumps(facts)}
+    )
     os.replace(temporary, out)
     return facts

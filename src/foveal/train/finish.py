@@ -43,11 +43,15 @@ def kmac_per_pixel(network: Network) -> tuple[float, float]:
     analysis = both.get_total_flops()
     values = torch.zeros(32 * 48, network.size.latent)
     with FlopCounterMode(display=False) as synthesis:
-        network.synthesise(values, torch.full((32 * 48,), 600), torch.zeros(32 * 48, dtype=torch.bool), (32, 48))
+        network.synthesise(
+            values, 600, torch.full((32 * 48,), 600), torch.zeros(32 * 48, dtype=torch.bool), (32, 48)
+        )
     with FlopCounterMode(display=False) as requantise:
         encoder.at(600)  # latents are kept: prior and hyper-analysis only
     scale = 2e3 * rgb.shape[0] * rgb.shape[1]
-    return round(analysis / scale, 2), round((requantise.get_total_flops() + synthesis.get_total_flops()) / scale, 2)
+    return round(analysis / scale, 2), round(
+        (requantise.get_total_flops() + synthesis.get_total_flops()) / scale, 2
+    )
 
 
 def finish(weights: Path, name: str, images: list[Tensor], more: dict[str, object] | None = None) -> Path:

@@ -22,11 +22,11 @@ from foveal.image.transform import PATCH, SIZES
 from foveal.train import checkpoint, data
 from foveal.train.batch import make_batch
 from foveal.train.calibrate import calibrate
-from foveal.train.evaluate import evaluate, preview_picture
+from foveal.train.evaluate import evaluate, large, preview_picture
 from foveal.train.losses import ImageModel, loss
 
 WARMUP = 150  # steps, at every start
-HARD_PHASE = 0.86  # from here on: hard rounding for the rate too, and the prior fake-quantised
+HARD_PHASE = 0.72  # from here on: hard rounding for the rate too, and the prior fake-quantised
 LOG_EVERY, SAVE_EVERY = 50, 1000  # steps
 
 
@@ -73,11 +73,15 @@ class Log:
 def optimisers(model: ImageModel, lr: float) -> list[torch.optim.Optimizer]:
     """Muon (orthogonalised momentum, Jordan 2024) for the matrices inside the transformer blocks, AdamW for the rest. In
     equal steps this was 2 % of loss ahead of AdamW alone; docs/LOG.md has the run."""
-    inside = [p for n, p in model.named_parameters() if ".blocks." in n and p.ndim == 2 and "position" not in n]
+    inside = [
+        p for n, p in model.named_parameters() if ".blocks." in n and p.ndim == 2 and "position" not in n
+    ]
     chosen = {id(p) for p in inside}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    return [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
-            torch.optim.Muon(inside, lr=lr, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw")]
+    return [
+        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(inside, lr=lr, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+    ]
 
 
 def rate(done: float, step: int, peak: float) -> float:
@@ -85,18 +89,34 @@ def rate(done: float, step: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / WARMUP) * (0.505 + 0.495 * math.cos(math.pi * min(done, 1.0)))
 
 
-def train(data_dir: Path, out: Path, *, size: str = "s", weights: Path | None = None, minutes: float = 10,
-          steps: int | None = None, batch: int = 8, crop: int = 256, lr: float = 1.3e-3, device: str = "auto",
-          threads: int = 0, log: Path | None = None, preview: Path | None = None, seed: int = 0,
-          compiled: bool = False) -> Path:
+def train(
+    data_dir: Path,
+    out: Path,
+    *,
+    size: str = "s",
+    weights: Path | None = None,
+    minutes: float = 10,
+    steps: int | None = None,
+    batch: int = 8,
+    crop: int = 256,
+    lr: float = 1.3e-3,
+    device: str = "auto",
+    threads: int = 0,
+    log: Path | None = None,
+    preview: Path | None = None,
+    seed: int = 0,
+    compiled: bool = False,
+) -> Path:
     """Train ``size`` on the pictures of ``data_dir`` for ``minutes`` (or ``steps``) and write the checkpoint ``out``.
 
     ``weights`` continues from a checkpoint with a fresh warm-up. ``log`` takes JSON lines, ``preview`` a PNG of a held-out
     picture beside its reconstruction. Interrupting (Ctrl-C) keeps what was learned. Returns ``out``.
     """
     if size not in SIZES or crop % (8 * PATCH) or batch < 1 or (steps or 1) < 1 or minutes <= 0:
-        raise InputError(f"size {size!r}, crop {crop}, batch {batch}, steps {steps}, minutes {minutes}: size is one of "
-                         f"{', '.join(SIZES)}, crop a multiple of {8 * PATCH}, the rest positive")
+        raise InputError(
+            f"size {size!r}, crop {crop}, batch {batch}, steps {steps}, minutes {minutes}: size is one of "
+            f"{', '.join(SIZES)}, crop a multiple of {8 * PATCH}, the rest positive"
+        )
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     torch.set_num_threads(threads or torch.get_num_threads())
     torch.manual_seed(seed)
@@ -118,10 +138,14 @@ def train(data_dir: Path, out: Path, *, size: str = "s", weights: Path | None = 
 
     def keep() -> None:
         seconds = facts["seconds"] + time.monotonic() - begin
-        total = {"steps": facts["steps"] + step, "pixels": facts["pixels"] + step * batch * crop * crop, "seconds": seconds}
+        total = {
+            "steps": facts["steps"] + step,
+            "pixels": facts["pixels"] + step * batch * crop * crop,
+            "seconds": seconds,
+        }
         checkpoint.save(out, average.state, {**facts, **total})
-        if preview and held:
-            preview_picture(model, held[0], preview)
+        if preview and large(held):
+            preview_picture(model, large(held)[0], preview)
 
     try:
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
@@ -133,7 +157,7 @@ def train(data_dir: Path, out: Path, *, size: str = "s", weights: Path | None = 
                 now = make_batch(data.crops(images, batch, crop, random), random)
                 result = forward(now, index, not hard, hard)
                 value = loss(result, now)
-                value.backward()
+                torch.autograd.backward(value)
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 if torch.isfinite(norm):
                     for optimiser in chosen:
@@ -147,8 +171,13 @@ def train(data_dir: Path, out: Path, *, size: str = "s", weights: Path | None = 
                 bar.update(task, completed=done())
                 if step % LOG_EVERY == 0:
                     names = ("loss", "bpp", "base_bpp", "norm")
-                    note(step=step, done=round(done(), 4), skipped=skipped, seconds=round(time.monotonic() - begin, 1),
-                         **dict(zip(names, (sums / LOG_EVERY).round(4).tolist())))
+                    note(
+                        step=step,
+                        done=round(done(), 4),
+                        skipped=skipped,
+                        seconds=round(time.monotonic() - begin, 1),
+                        **dict(zip(names, (sums / LOG_EVERY).round(4).tolist())),
+                    )
                     sums[:] = 0
                 if step % SAVE_EVERY == 0:
                     keep()
@@ -156,5 +185,10 @@ def train(data_dir: Path, out: Path, *, size: str = "s", weights: Path | None = 
     except KeyboardInterrupt:
         note(step=step, interrupted=True)
     keep()
-    note(step=step, final=True, points=average.points(model, held, True), seconds=round(time.monotonic() - begin, 1))
+    note(
+        step=step,
+        final=True,
+        points=average.points(model, held, True),
+        seconds=round(time.monotonic() - begin, 1),
+    )
     return out

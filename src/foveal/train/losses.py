@@ -7,8 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from foveal.image.prior import BaseIndex
-from foveal.image.transform import (BASE, LEVELS, NODES, PATCH, Analysis, GridWindows, HyperAnalysis, Shortcut, Size,
-                                    Synthesis, interpolate)
+from foveal.image.transform import (
+    BASE,
+    LEVELS,
+    NODES,
+    PATCH,
+    Analysis,
+    GridWindows,
+    HyperAnalysis,
+    Shortcut,
+    Size,
+    Synthesis,
+    interpolate,
+)
 from foveal.train.twin import PriorTwin
 
 LAMBDA_MIN = 0.0004  # at level 0; doubled every 8 levels, so 0.094 at level 63
@@ -21,13 +32,15 @@ def rate_weight(level: Tensor) -> Tensor:
 
 @dataclass
 class Batch:
-    """images (B, 3, H, W) float in [0, 255]; level (B,); coded, seen (B, h, w) bool; finer (B, h, w) in levels."""
+    """images (B, 3, H, W) float in [0, 255]; level (B,); coded, visible (B, h, w) bool; finer (B, h, w) in levels;
+    auto (B,) bool."""
 
     images: Tensor
     level: Tensor
     coded: Tensor  # False: dropped or lost
     visible: Tensor  # False: dropped
     finer: Tensor
+    auto: Tensor  # True: patches are dropped where rate and distortion say so, as well
 
 
 class ImageModel(nn.Module):
@@ -36,40 +49,56 @@ class ImageModel(nn.Module):
         self.shortcut, self.analysis, self.synthesis = Shortcut(size), Analysis(size), Synthesis(size)
         self.hyper, self.prior = HyperAnalysis(size), PriorTwin(size)
         nodes = torch.linspace(0, LEVELS - 1, NODES)
-        self.ln_step = nn.Parameter((0.5 * torch.log(20 / rate_weight(nodes)))[:, None].repeat(1, size.latent))
+        self.ln_step = nn.Parameter(
+            (0.5 * torch.log(20 / rate_weight(nodes)))[:, None].repeat(1, size.latent)
+        )
         self.size = size
 
-    def forward(self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, bf16: bool = True) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, bf16: bool = True
+    ) -> dict[str, Tensor]:
         """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W)"""
         b, _, height, width = batch.images.shape
         h, w = height // PATCH, width // PATCH
         patches = batch.images.view(b, 3, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(b, h, w, -1)
         t = self.shortcut(patches)
-        cast = torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16)
-        with cast:
-            y = self.analysis(t, self.shortcut.std, GridWindows(batch.visible))
         image_level = batch.level[:, None, None]
         token_level = image_level + batch.finer
         ln_step = interpolate(self.ln_step, token_level)  # (B, h, w, D)
         base_ln = interpolate(self.ln_step[:, :BASE], image_level)
         ln_step = torch.cat([base_ln.expand(b, h, w, BASE), ln_step[..., BASE:]], -1)
         step = ln_step.exp()
-        v = (y / step).flatten(1, 2)
-        flat_ln = ln_step.flatten(1, 2)
-        with cast:
+        weight = (rate_weight(token_level)[..., None] * step.square()).detach().flatten(1, 2)
+        flat_ln, linear = ln_step.flatten(1, 2), (t / step).flatten(1, 2)
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16):
             z = self.hyper(t / interpolate(self.ln_step, image_level).exp()).float()
             z, z_bits = self.prior.hyper(z, image_level, noise)
             features = self.prior.spread_out(z, image_level, h, w, fake).flatten(1, 2)
-            base, base_bits = self.prior.base(v[..., :BASE], features, flat_ln[:, :1, :BASE], index, noise, fake)
+            base, base_bits = self.prior.base(
+                linear[..., :BASE], features, flat_ln[:, :1, :BASE], weight[:, :1, :BASE], index, noise, fake
+            )
             context = self.prior.context(base, features, token_level.flatten(1), index.ring, fake)
-            v_hat, bits = self.prior.slices(v, base, context, flat_ln, batch.coded.flatten(1), noise, fake)
+            with torch.no_grad():  # keep='auto', as the encoder decides it: on linear coefficients, before the ViT
+                everything = torch.ones_like(batch.coded).flatten(1)
+                gain = self.prior.slices(linear, base, context, flat_ln, weight, everything, False, fake)[2]
+                pays = (gain > 0).view(b, h, w) | ~batch.auto[:, None, None]
+            visible, coded = batch.visible & pays, batch.coded & pays
+            y = self.analysis(t, self.shortcut.std, GridWindows(visible))
+            v = (y / step).flatten(1, 2)
+            v_hat, bits, _ = self.prior.slices(v, base, context, flat_ln, weight, coded.flatten(1), noise, fake)
             latents = v_hat.view(b, h, w, -1) * step
-            out = self.synthesis(latents, token_level, ~batch.coded, self.shortcut,
-                                 GridWindows(torch.ones_like(batch.coded)))
+            out = self.synthesis(
+                latents, token_level, ~coded, self.shortcut, GridWindows(torch.ones_like(coded))
+            )
         error = (out - batch.images).square().view(b, 3, h, PATCH, w, PATCH).mean((1, 3, 5))
         pixels = height * width
-        return {"bpp": (z_bits + base_bits + bits.sum(1)) / pixels, "z_bpp": z_bits / pixels,
-                "base_bpp": base_bits / pixels, "error": error, "image": out}
+        return {
+            "bpp": (z_bits + base_bits + bits.sum(1)) / pixels,
+            "z_bpp": z_bits / pixels,
+            "base_bpp": base_bits / pixels,
+            "error": error,
+            "image": out,
+        }
 
 
 def loss(out: dict[str, Tensor], batch: Batch) -> Tensor:

@@ -6,6 +6,7 @@ A value's mean is predicted in units of its own predicted scale; scales are exp(
 """
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ LIMIT = 8.0
 class Layer(nn.Linear):
     """Linear layer with a clamped ReLU; ``fake`` rounds activations to 1/64 with a straight-through gradient."""
 
-    def forward(self, x: Tensor, fake: bool = False, bias: Tensor | float = 0.0) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, fake: bool = False, bias: Tensor | float = 0.0) -> Tensor:
         y = (super().forward(x) + bias).clamp(0.0, LIMIT - 1 / 64)
         return y + ((y * 64).round() / 64 - y).detach() if fake else y
 
@@ -45,7 +46,10 @@ class Density(nn.Module):
         """x (...) residual in steps, index (...) float in [0, 63] -> bits (...)"""
         at = index / (SCALES - 1)
         sigma = torch.exp(index * SPACING) * SCALE_MIN
-        share, ratio = torch.sigmoid(self.shape[0] + self.shape[1] * at), torch.exp(self.shape[2] + self.shape[3] * at)
+        share, ratio = (
+            torch.sigmoid(self.shape[0] + self.shape[1] * at),
+            torch.exp(self.shape[2] + self.shape[3] * at),
+        )
         x, k = x.abs(), 1 / (sigma * math.sqrt(2))
         near = torch.erf((0.5 - x) * k) + torch.erf((0.5 + x) * k)
         far = torch.erf((0.5 - x) * k / ratio) + torch.erf((0.5 + x) * k / ratio)
@@ -59,18 +63,23 @@ class PriorTwin(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         c, self.cuts, self.size = size.context, size.cuts, size
-        self.z_mean, self.z_scale = nn.Parameter(torch.zeros(NODES, size.hyper)), nn.Parameter(torch.zeros(NODES, size.hyper))
+        self.z_mean, self.z_scale = (
+            nn.Parameter(torch.zeros(NODES, size.hyper)),
+            nn.Parameter(torch.zeros(NODES, size.hyper)),
+        )
         self.z1, self.z2 = Layer(9 * size.hyper, 192), Layer(192, 16 * 64)
         self.z_level = nn.Parameter(torch.zeros(NODES, 192))
         self.linear = nn.ParameterList(nn.Parameter(torch.zeros(len(o) * BASE, BASE)) for o, _ in PASSES)
         self.b1 = nn.ModuleList(Layer(len(o) * BASE + 64, 96) for o, _ in PASSES)
         self.b2 = nn.ModuleList(nn.Linear(96, 2 * BASE) for _ in PASSES)
-        self.base_scale = nn.Parameter(torch.zeros(len(PASSES), BASE))  # ln of each pass's spread, absolute units
+        self.base_scale = nn.Parameter(
+            torch.zeros(len(PASSES), BASE)
+        )  # ln of each pass's spread, absolute units
         self.c1, self.c2 = Layer(64 + (len(RING) + 1) * BASE, c), Layer(c, c)
         self.c_level = nn.Parameter(torch.zeros(NODES, c))
         self.s1 = nn.ModuleList(Layer(c + a, c) for a in self.cuts[:-1])
         self.s2 = nn.ModuleList(Layer(c, c) for _ in self.cuts[:-1])
-        self.s3 = nn.ModuleList(nn.Linear(c, 2 * (b - a)) for a, b in zip(self.cuts, self.cuts[1:]))
+        self.s3 = nn.ModuleList(nn.Linear(c, 2 * (b - a)) for a, b in pairwise(self.cuts))
         self.scale = nn.Parameter(torch.zeros(size.latent))  # ln of each channel's spread, absolute units
         self.density = Density()
         for end in [*self.b2, *self.s3]:
@@ -95,26 +104,37 @@ class PriorTwin(nn.Module):
     def spread_out(self, z: Tensor, level: Tensor, h: int, w: int, fake: bool) -> Tensor:
         """Decoded z (B, H, W, C) -> features of every token (B, h, w, 64)"""
         b, hz, wz, c = z.shape
-        around = F.pad(grid(z, fake), (0, 0, 1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)  # (B, H, W, C, 3, 3)
+        around = (
+            F.pad(grid(z, fake), (0, 0, 1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)
+        )  # (B, H, W, C, 3, 3)
         x = around.permute(0, 1, 2, 4, 5, 3).reshape(b, hz, wz, 9 * c)
-        x = self.z2(self.z1(x, fake, interpolate(self.z_level, level)), fake)
-        return x.view(b, hz, wz, 4, 4, 64).permute(0, 1, 3, 2, 4, 5).reshape(b, 4 * hz, 4 * wz, 64)[:, :h, :w]
+        out: Tensor = self.z2(self.z1(x, fake, interpolate(self.z_level, level)), fake)
+        return out.view(b, hz, wz, 4, 4, 64).permute(0, 1, 3, 2, 4, 5).reshape(b, 4 * hz, 4 * wz, 64)[:, :h, :w]
 
-    def base(self, v: Tensor, features: Tensor, ln_step: Tensor, index: BaseIndex, noise: bool, fake: bool
-             ) -> tuple[Tensor, Tensor]:
-        """Thumbnail v (B, T, BASE) in steps, features (B, T, 64), ln_step (B, 1, BASE)
-        -> (decoded (B, T, BASE), bits (B,))"""
+    def base(
+        self,
+        v: Tensor,
+        features: Tensor,
+        ln_step: Tensor,
+        weight: Tensor,
+        index: BaseIndex,
+        noise: bool,
+        fake: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Thumbnail v (B, T, BASE) in steps, features (B, T, 64), ln_step (B, 1, BASE), weight (B, 1, BASE) bits per
+        squared step -> (decoded (B, T, BASE), bits (B,))"""
         values, bits = torch.zeros_like(v), v.new_zeros(v.shape[0])
         for i, (tokens, around) in enumerate(zip(index.tokens, index.around)):
             if not len(tokens):
                 continue
             near = F.pad(values, (0, 0, 0, 1))[:, around]  # (B, t, n, BASE)
-            guess = near.flatten(2) @ self.linear[i] if i else torch.zeros_like(v[:, tokens])
+            with torch.autocast(v.device.type, enabled=False):  # the integer prior's guess is exact
+                guess = near.flatten(2) @ self.linear[i] if i else torch.zeros_like(v[:, tokens])
             delta = squash(near - guess[:, :, None]).flatten(2) * (i > 0)
             x = self.b1[i](torch.cat([grid(delta, fake), features[:, tokens].to(delta.dtype)], -1), fake)
             mean, scale = self._split(self.b2[i](x), self.base_scale[i] - ln_step)
             mean = sixteenth(mean + guess, fake)
-            residual, value = quantise(v[:, tokens] - mean, noise)
+            residual, value = quantise_rd(v[:, tokens] - mean, noise, scale, weight, self.density)
             bits = bits + self.density.bits(residual, scale).sum((1, 2))
             values = values.index_copy(1, tokens, value + mean)
         return values, bits
@@ -124,22 +144,36 @@ class PriorTwin(nn.Module):
         near = F.pad(base, (0, 0, 0, 1))[:, ring]
         delta = squash(near - base[:, :, None]).flatten(2)
         x = torch.cat([grid(delta, fake), grid(squash(base), fake), features.to(delta.dtype)], -1)
-        return self.c2(self.c1(x, fake, interpolate(self.c_level, level)), fake)
+        out: Tensor = self.c2(self.c1(x, fake, interpolate(self.c_level, level)), fake)
+        return out
 
-    def slices(self, v: Tensor, base: Tensor, context: Tensor, ln_step: Tensor, coded: Tensor, noise: bool, fake: bool
-               ) -> tuple[Tensor, Tensor]:
-        """v (B, T, D) latents in steps, ln_step (B, T, D), coded (B, T) bool (False: symbols are all zero, not sent)
-        -> (decoded values (B, T, D) in steps, bits per token (B, T))"""
-        done, inputs, bits = [base], [grid(squash(base), fake)], v.new_zeros(v.shape[:2])
-        for i, (a, b) in enumerate(zip(self.cuts, self.cuts[1:])):
+    def slices(
+        self,
+        v: Tensor,
+        base: Tensor,
+        context: Tensor,
+        ln_step: Tensor,
+        weight: Tensor,
+        coded: Tensor,
+        noise: bool,
+        fake: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """v (B, T, D) latents in steps, ln_step, weight (B, T, D) bits per squared step, coded (B, T) bool (False:
+        symbols are all zero, not sent) -> (decoded values (B, T, D) in steps, bits per token (B, T), gain (B, T): what
+        coding a token saves in weighted distortion less its bits)"""
+        done, inputs = [base], [grid(squash(base), fake)]
+        bits, saved = v.new_zeros(v.shape[:2]), v.new_zeros(v.shape[:2])
+        for i, (a, b) in enumerate(pairwise(self.cuts)):
             x = self.s2[i](self.s1[i](torch.cat([context.to(v.dtype), *inputs], -1), fake), fake)
             mean, scale = self._split(self.s3[i](x), self.scale[a:b] - ln_step[..., a:b])
             mean = sixteenth(mean, fake)
-            residual, value = quantise(v[..., a:b] - mean, noise)
+            target, w = v[..., a:b] - mean, weight[..., a:b]
+            residual, value = quantise_rd(target, noise, scale, w, self.density)
             bits = bits + self.density.bits(residual, scale).sum(-1)
+            saved = saved + (w * (target.square() - (target - value).square())).detach().sum(-1)
             done.append(value * coded[..., None] + mean)
             inputs.append(grid(squash(done[-1]), fake))
-        return torch.cat(done, -1), bits * coded
+        return torch.cat(done, -1), bits * coded, saved - bits.detach()
 
 
 def sixteenth(x: Tensor, fake: bool) -> Tensor:
@@ -150,3 +184,21 @@ def quantise(x: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
     """(what the rate is measured on, rounded value with a straight-through gradient)"""
     value = x + (x.round() - x).detach()
     return (x + torch.rand_like(x) - 0.5 if noise else value), value
+
+
+def quantise_rd(
+    x: Tensor, noise: bool, index: Tensor, weight: Tensor, density: Density
+) -> tuple[Tensor, Tensor]:
+    """Like ``quantise``, but without noise each non-zero symbol becomes one smaller where bits + weight * error^2 says so,
+    as the encoder does (``quantize.optimised``); prior and synthesis learn what they will be given."""
+    if noise:
+        return quantise(x, noise)
+    with torch.no_grad():
+        symbol = x.round()
+        at = torch.nonzero(symbol, as_tuple=True)
+        near, w, i = symbol[at], weight.expand_as(x)[at], index[at]
+        less = near - near.sign()
+        gain = density.bits(near, i) - density.bits(less, i) + w * ((x[at] - near) ** 2 - (x[at] - less) ** 2)
+        symbol[at] = torch.where(gain > 0, less, near)
+    value = x + (symbol - x).detach()
+    return value, value

@@ -1,0 +1,105 @@
+"""Parts of a file: cut it to a size, send it as datagrams, make a file of those that arrive.
+
+Whole chunks are moved, none is decoded, so this needs no torch; only `pack` does when packets are too large for datagrams.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable
+
+from foveal import container, datagrams
+from foveal.errors import CorruptError, InputError
+
+_START = (b"HEAD", b"CLAS", b"BASE")
+_REST = {datagrams.ICC: b"iCCP", datagrams.ALPHA: b"ALPH", datagrams.EXIF: b"eXIF", datagrams.XMP: b"xMP_"}
+_BEFORE_PACKETS = ("iCCP", "ALPH")  # go before packets when not everything fits: small, and without them all looks wrong
+
+Chunk = tuple[str, bytes]
+
+
+def truncate(data: bytes, size: int) -> bytes:
+    """The file cut to at most ``size`` bytes: header, class map and base layer, then colour profile and alpha plane, then
+    whole packets in order of importance, then metadata, as far as they fit.
+
+    The result is a file with packets missing (decode it with on_loss='auto' or 'conceal'). InputError when ``size`` does
+    not hold header and base layer, FormatError for what is no intact file.
+    """
+    chunks = _chunks(data)
+    if len(data) <= size:
+        return bytes(data)
+    needed = {name for name, _ in chunks} & {"HEAD", "CLAS", "BASE", "IEND"}
+    left = size - len(container.SIGNATURE) - sum(len(chunk) for name, chunk in chunks if name in needed)
+    if left < 0:
+        raise InputError(f"{size} bytes do not hold header and base layer, which take {size - left}; allow more")
+    packets = [i for i, (name, _) in enumerate(chunks) if name == "PCKT"]
+    first = [i for i, (name, _) in enumerate(chunks) if name in _BEFORE_PACKETS]
+    others = [i for i, (name, _) in enumerate(chunks) if name not in needed and i not in {*first, *packets}]
+    kept = {i for i, (name, _) in enumerate(chunks) if name in needed}
+    for i in [*first, *packets, *others]:
+        length = len(chunks[i][1])
+        if length <= left:
+            kept.add(i)
+            left -= length
+        elif i in packets:
+            break
+    return container.SIGNATURE + b"".join(chunk for i, (_, chunk) in enumerate(chunks) if i in kept)
+
+
+def pack(data: bytes, *, mtu: int = 1200, copies: float = 2.5) -> list[bytes]:
+    """The file as datagrams of at most ``mtu`` bytes (what UDP carries; its own headers not counted), in the order in
+    which to send them. Packets that are too large are coded anew in smaller ones, without loss.
+
+    ``copies`` is how many times the base layer's bytes are sent, as an erasure code: any sufficient number of its
+    datagrams rebuild it. Unknown ancillary chunks are left out. InputError for options, FormatError for a bad file.
+    """
+    datagrams.check(mtu, copies)
+    _chunks(data)
+    contents = container.read(data, tolerant=True)
+    if any(len(packet.payload) > mtu - datagrams.OVERHEAD for packet in contents.packets):
+        from foveal.image.codec import repack
+
+        data = repack(data, mtu=mtu)
+        contents = container.read(data)
+    start = container.SIGNATURE + b"".join(chunk for name, chunk in _chunks(data) if name.encode() in _START)
+    whole = {datagrams.ICC: contents.icc, datagrams.ALPHA: contents.alpha, datagrams.EXIF: contents.exif,
+             datagrams.XMP: contents.xmp}
+    sections = datagrams.Sections(start, {p.number: p.payload for p in contents.packets}, contents.header.packets,
+                                  {kind: body for kind, body in whole.items() if body})
+    return [d.to_bytes() for d in datagrams.split(zlib.crc32(data), sections, mtu, copies)]
+
+
+def unpack(messages: Iterable[bytes]) -> bytes:
+    """A .fov file of any of its datagrams, in any order, with duplicates; damaged ones count as lost.
+
+    The same bytes as were packed when all arrived, otherwise a file with packets missing (decode it with on_loss='auto' or
+    'conceal'). InputError when they are none or of several files, CorruptError when too little of the base layer is there.
+    """
+    _, sections = datagrams.join(messages)
+    header = container.read(sections.base, tolerant=True).header
+    if sections.packets and sections.count != header.packets:
+        raise CorruptError(f"datagrams are of {sections.count} packets, the header of {header.packets}; send it again")
+    start = [(name.encode(), chunk) for name, chunk in _chunks(sections.base)]
+    if tuple(name for name, _ in start) not in (_START, _START[::2]):
+        raise CorruptError("the base datagrams do not hold header and base layer; send them again")
+    rest = {_REST[kind]: _chunk(_REST[kind], body) for kind, body in sections.rest.items()}
+    parts = [start[0][1], rest.pop(b"iCCP", b""), *(chunk for _, chunk in start[1:])]
+    parts += [_chunk(b"PCKT", struct.pack(">H", number) + body) for number, body in sorted(sections.packets.items())]
+    parts += [rest.get(type_, b"") for type_ in (b"ALPH", b"eXIF", b"xMP_")]
+    data = container.SIGNATURE + b"".join(parts) + _chunk(b"IEND", b"")
+    container.read(data, tolerant=True)  # a file like any other, or the error that says why not
+    return data
+
+
+def _chunks(data: bytes) -> list[Chunk]:
+    """(type, whole chunk) of every chunk, all checksums right; CorruptError otherwise."""
+    found = container.list_chunks(data)
+    wrong = [chunk.type or "the end" for chunk in found if not chunk.crc_ok]
+    if wrong:
+        raise CorruptError(f"{', '.join(wrong[:8])}: damaged or cut off; get the file again")
+    return [(chunk.type, bytes(data[chunk.offset : chunk.offset + 12 + chunk.length])) for chunk in found]
+
+
+def _chunk(type_: bytes, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload)) + type_ + payload + struct.pack(">I", zlib.crc32(type_ + payload))

@@ -1,0 +1,136 @@
+"""A file decoded while it arrives: the picture after the base layer, and a better one after every packet."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from foveal import container, registry
+from foveal.errors import CorruptError, FormatError, FovealError, InputError, LimitError
+from foveal.image import viewing
+from foveal.image.decoder import Decoding, begin, check_whole
+from foveal.image.network import Network
+
+_EDGE = 12  # bytes of a chunk around its payload
+
+
+class Decoder:
+    """Feed it the bytes of a .fov file as they come; it gives a picture whenever there is a better one.
+
+        decoder = foveal.Decoder()
+        for part in stream:
+            if (picture := decoder.feed(part)) is not None:
+                show(picture)
+        picture = decoder.flush()
+
+    The first picture is there as soon as header and base layer are. What ``flush`` returns equals
+    ``foveal.decompress(all bytes, on_loss=on_loss)``. Bytes are kept until then. Raises what ``decompress`` raises.
+    """
+
+    def __init__(self, *, on_loss: str = "conceal") -> None:
+        if on_loss not in ("error", "conceal"):
+            raise InputError(f"on_loss {on_loss!r} is not known; use 'error' or 'conceal'")
+        self.on_loss = on_loss
+        self.finished = False
+        self._data, self._at = bytearray(), len(container.SIGNATURE)
+        self._start = b""  # the file up to and including its base layer
+        self._damaged = False
+        self._decoding: Decoding | None = None
+        self._contents: container.Contents | None = None
+        self._rgb: NDArray[np.uint8] | None = None
+        self._image: Image.Image | None = None
+
+    @property
+    def image(self) -> Image.Image | None:
+        """The best picture so far, None before the base layer is complete."""
+        return self._image
+
+    @property
+    def concealed(self) -> NDArray[np.uint8] | None:
+        """(h, w) uint8, 1 = a patch whose packet has not come (yet); None before the base layer is complete."""
+        return viewing.concealed(self._decoding.lost, self._decoding.grid) if self._decoding else None
+
+    def feed(self, data: bytes) -> Image.Image | None:
+        """Take more bytes; the picture when they make a better one, else None."""
+        self._data += data
+        if len(self._data) > container.DEFAULT_LIMITS.max_bytes:
+            raise LimitError(f"the file is longer than {container.DEFAULT_LIMITS.max_bytes} bytes")
+        before = self._image
+        if not self._start and len(self._data) >= len(container.SIGNATURE) + _EDGE + 24:
+            container.read_header(self._data[: len(container.SIGNATURE) + _EDGE + 24])
+        while not (self._damaged or self.finished) and (chunk := self._next_chunk()):
+            self._take(*chunk)
+        if not self.finished:
+            self._render()
+        return self._image if self._image is not before else None
+
+    def flush(self) -> Image.Image:
+        """The picture of all that has come, which is taken to be all there is."""
+        if not self.finished:
+            self._finish()
+        assert self._image is not None
+        return self._image
+
+    def _next_chunk(self) -> tuple[bytes, bytes] | None:
+        """(type, whole chunk) of the next chunk if all of it is there. Damage behind the base layer sets ``_damaged``."""
+        left = len(self._data) - self._at
+        if left < _EDGE:
+            return None
+        length, type_ = int.from_bytes(self._data[self._at : self._at + 4], "big"), bytes(self._data[self._at + 4 : self._at + 8])
+        if length > container.DEFAULT_LIMITS.of_chunk(type_):
+            self._fault(LimitError(f"chunk of {length} bytes at byte {self._at} is too long"))
+            return None
+        if left < _EDGE + length:
+            return None
+        whole = bytes(self._data[self._at : self._at + _EDGE + length])
+        if not container.list_chunks(container.SIGNATURE + whole)[0].crc_ok:
+            self._fault(CorruptError(f"chunk at byte {self._at} has a wrong checksum; get the file again"))
+            return None
+        self._at += len(whole)
+        return type_, whole
+
+    def _fault(self, error: FovealError) -> None:
+        """After damage nothing is shown until ``flush``, which looks for what can be saved in all the bytes together."""
+        if self.on_loss == "error" or not self._start:
+            raise error
+        self._damaged = True
+
+    def _take(self, type_: bytes, chunk: bytes) -> None:
+        if type_ == b"IEND":
+            self._finish()
+        elif type_ == b"BASE":
+            self._start = bytes(self._data[: self._at])
+            self._contents = container.read(self._start, tolerant=True)
+            self._decoding = begin(self._network(self._contents), self._contents)
+            self._rgb = self._image = None
+        elif type_ in (b"PCKT", b"ALPH") and self._decoding and self._contents:
+            part = container.read(self._start + chunk, tolerant=True)
+            for packet in part.packets:
+                self._decoding.add(packet)
+                self._rgb = self._image = None
+            if part.alpha:
+                self._contents, self._image = part, None
+
+    def _finish(self) -> None:
+        """Judge the whole file by the rules of ``container.read``, and show it with all that belongs to it."""
+        contents = container.read(bytes(self._data), tolerant=self.on_loss == "conceal")
+        if self._damaged or self._decoding is None:
+            self._decoding, self._rgb = begin(self._network(contents), contents), None
+            for packet in contents.packets:
+                self._decoding.add(packet)
+        check_whole(self._decoding, self.on_loss)
+        self._contents, self._image, self.finished = contents, None, True
+        self._render()
+
+    def _render(self) -> None:
+        """Make the picture, if it is not made; synthesise it only when there are new symbols."""
+        if self._image is None and self._decoding and self._contents:
+            network, head = self._decoding.network, self._contents.header
+            if self._rgb is None:
+                self._rgb = viewing.show(network, self._decoding.so_far(), head)
+            self._image = viewing.frame(self._rgb, self._contents)
+
+    @staticmethod
+    def _network(contents: container.Contents) -> Network:
+        return Network.load(registry.name_of(contents.header.model, contents.header.weights))
