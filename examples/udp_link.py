@@ -2,10 +2,10 @@
 
     python examples/udp_link.py photo.png --loss 0.3 -o refining/
 
-The sender parts the picture into datagrams (`foveal.pack`) and sends each once. The proxy, a thread between the two, drops
-some, doubles some and lets some overtake others. The receiver rebuilds the file from what has come (`foveal.unpack`), shows
-the picture whenever there is more to show, and writes it as refining/00.png, 01.png, ... It stops when it has all that the
-sender will send, when nothing has come for a while, or after --seconds. The sender's last word is not protected either.
+The sender parts the picture into datagrams (`foveal.pack`) and sends each once. The proxy, a thread between the two,
+drops some, doubles some and lets some overtake others. The receiver rebuilds the file from what has come
+(`foveal.unpack`) and writes the picture whenever there is a better one, as refining/00.png, 01.png, ... It stops by
+itself when nothing has come for a second, or after --seconds; nobody tells it what was sent.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def receive(inlet: socket.socket, folder: Path, original: Image.Image, seconds: 
     messages: list[bytes] = []
     known: set[bytes] = set()
     lines: list[str] = []
-    end, last, shown = time.monotonic() + seconds, time.monotonic(), 0
+    end, last, tried = time.monotonic() + seconds, time.monotonic(), 0
     while time.monotonic() < end and time.monotonic() - last < QUIET_S:
         try:
             message = inlet.recv(LARGEST)
@@ -106,27 +106,32 @@ def receive(inlet: socket.socket, folder: Path, original: Image.Image, seconds: 
         if message not in known:
             known.add(message)
             messages.append(message)
-        if len(messages) >= shown + every and len(lines) < PICTURES - 1 and show(messages, folder, original, lines):
-            shown, last = len(messages), time.monotonic()
-    if len(messages) > shown or not lines:
+        if len(messages) >= tried + every and len(lines) < PICTURES - 1:
+            show(messages, folder, original, lines)
+            tried, last = len(messages), time.monotonic()
+    if len(messages) > tried:
         show(messages, folder, original, lines)
     return lines
 
 
-def show(messages: list[bytes], folder: Path, original: Image.Image, lines: list[str]) -> bool:
-    """Write the picture that these datagrams make, if they make one already, and a line about it."""
+def show(messages: list[bytes], folder: Path, original: Image.Image, lines: list[str]) -> None:
+    """Write the picture that these datagrams make, if they make one and it is a better one, and a line about it."""
     try:
         report = foveal.decode_report(foveal.unpack(messages), on_loss="conceal")
     except foveal.FovealError:  # the base layer is not complete yet
-        return False
+        return
+    packets = f"{report.packets_read} of {report.packets} packets"
+    if lines and packets in lines[-1]:
+        return
     error = np.square(np.asarray(original, float) - np.asarray(report.image.convert("RGB"), float)).mean()
     psnr_db = 10 * np.log10(255**2 / max(error, 1e-9))
     path = folder / f"{len(lines):02}.png"
     report.image.save(path)
-    lines.append(f"{path.name}: {len(messages)} datagrams, {report.packets_read} of {report.packets} packets, "
-                 f"{int(report.concealed.sum())} of {report.concealed.size} patches concealed, {psnr_db:.2f} dB")
+    lines.append(
+        f"{path.name}: {len(messages)} datagrams, {packets}, "
+        f"{int(report.concealed.sum())} of {report.concealed.size} patches concealed, {psnr_db:.2f} dB"
+    )
     print(lines[-1], flush=True)
-    return True
 
 
 def main(arguments: list[str] | None = None) -> list[str]:
@@ -145,8 +150,10 @@ def main(arguments: list[str] | None = None) -> list[str]:
         proxy.running = False
         proxy.join(2)
     tally = proxy.tally
-    print(f"link: {tally.forwarded} forwarded, {tally.dropped} dropped, {tally.doubled} doubled; "
-          + (f"last picture: {lines[-1]}" if lines else "too little came for a picture"))
+    print(
+        f"link: {tally.forwarded} forwarded, {tally.dropped} dropped, {tally.doubled} doubled; "
+        + (f"last picture: {lines[-1]}" if lines else "too little came for a picture")
+    )
     return lines
 
 

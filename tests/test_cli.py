@@ -17,8 +17,21 @@ from typer.testing import CliRunner, Result
 import foveal
 from foveal.cli import app
 
-COMMANDS = ("encode", "decode", "truncate", "pack", "unpack", "info", "compare", "importance", "bench", "bench-loss",
-            "train", "models", "doctor")
+COMMANDS = (
+    "encode",
+    "decode",
+    "truncate",
+    "pack",
+    "unpack",
+    "info",
+    "compare",
+    "importance",
+    "bench",
+    "bench-loss",
+    "train",
+    "models",
+    "doctor",
+)
 
 
 def run(*arguments: object, stdin: bytes = b"") -> Result:
@@ -28,9 +41,7 @@ def run(*arguments: object, stdin: bytes = b"") -> Result:
 def run_fresh(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """The command in a process of its own, with real pipes."""
     command = [sys.executable, "-W", "error", "-m", "foveal", *map(str, arguments)]
-    return subprocess.run(
-        command, input=stdin, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    return subprocess.run(command, input=stdin, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def draw(seed: int, width: int = 48, height: int = 40, mode: str = "RGB") -> Image.Image:
@@ -242,9 +253,7 @@ def test_info_verify_finds_a_flipped_bit(coded: Path) -> None:
 
 
 def test_patches_can_be_chosen_by_share_ratio_and_mask(photo: Path) -> None:
-    Image.fromarray(np.pad(np.full((16, 16), 255, np.uint8), ((0, 24), (0, 32)))).save(
-        photo.with_name("mask.png")
-    )
+    Image.fromarray(np.pad(np.full((16, 16), 255, np.uint8), ((0, 24), (0, 32)))).save(photo.with_name("mask.png"))
     found = []
     for option, value in (
         ("--keep", "all"),
@@ -293,3 +302,49 @@ def test_figures_json_lacks_become_null(photo: Path) -> None:
     found = json.loads(run("compare", photo, photo, "--json").stdout)
     assert found["psnr_db"] is None  # infinite: the two are equal
     assert found["ms_ssim"] == pytest.approx(1)
+
+
+def test_packed_lost_unpacked_decoded(tmp_path: Path, photo: Path) -> None:
+    file, arrived, back, mask = (tmp_path / name for name in ("a.fov", "b.fov", "b.png", "mask.png"))
+    assert run("encode", photo, "-o", file, "--mtu", 200, "-q", 90).exit_code == 0
+    assert run("pack", file, "--mtu", 200, "-o", tmp_path / "sent").exit_code == 0
+    again = run("pack", file, "-o", tmp_path / "sent")
+    assert (again.exit_code, again.stdout) == (2, "") and "already" in again.stderr
+    assert run("unpack", tmp_path / "sent", "-o", arrived).stderr == ""
+    assert arrived.read_bytes() == file.read_bytes()
+    packets = [path for path in (tmp_path / "sent").iterdir() if path.read_bytes()[8] == 1]
+    packets[0].unlink()
+    result = run("unpack", tmp_path / "sent", "-o", arrived)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (0, 1)
+    assert f"1 of {len(packets)} packets did not arrive" in result.stderr
+    result = run("decode", arrived, "-o", back, "--loss-mask", mask)
+    assert result.exit_code == 0
+    assert "patches concealed (row,column of patches: " in result.stderr
+    with Image.open(mask) as picture:
+        shown = np.asarray(picture)
+    assert shown.shape == (40, 48) and set(np.unique(shown)) == {0, 255}
+    assert run("decode", arrived, "-o", back, "--on-loss", "error").exit_code == 2
+
+
+def test_base_lost_is_one_line(tmp_path: Path, coded: Path) -> None:
+    assert run("pack", coded, "-o", tmp_path / "sent").exit_code == 0
+    for path in (tmp_path / "sent").iterdir():
+        if path.read_bytes()[8] == 0:
+            path.unlink()
+    result = run("unpack", tmp_path / "sent")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "base layer is lost" in result.stderr
+    assert run("unpack", tmp_path / "nowhere").exit_code == 2
+
+
+def test_truncate_keeps_to_the_size(tmp_path: Path, photo: Path) -> None:
+    file = tmp_path / "a.fov"
+    assert run("encode", photo, "-o", file, "--packets", 6, "-q", 95).exit_code == 0
+    size = file.stat().st_size * 3 // 4
+    assert run("truncate", file, "--bytes", size).exit_code == 0
+    assert file.with_name("a-cut.fov").stat().st_size <= size
+    result = run("decode", file.with_name("a-cut.fov"))
+    assert result.exit_code == 0 and "concealed" in result.stderr
+    result = run("truncate", file, "--bytes", 10, "-o", tmp_path / "b.fov")
+    assert result.exit_code == 2 and "header and base layer" in result.stderr
+    assert not (tmp_path / "b.fov").exists()

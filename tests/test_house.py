@@ -20,8 +20,10 @@ MODULES = {
 }
 SHARED = {"foveal.errors", "foveal.header", "foveal.types"}  # plain types that everybody may use
 HALLS = {"foveal.image.codec", "foveal.video.codec"}
-WINGS = {f"foveal.image.{name}" for name in ("encoder", "decoder", "network", "classmap", "partition", "viewing",
-                                               "incremental")}  # of the hall
+WINGS = {
+    f"foveal.image.{name}"
+    for name in ("encoder", "decoder", "network", "classmap", "partition", "viewing", "incremental")
+}  # of the hall
 OUTER = {"io", "bench", "serve", "batch"}  # they use the public door, as any other program would
 COMMANDS = {"cli", "cli_support", "__main__"}
 
@@ -156,11 +158,8 @@ def test_bodies_of_commands_are_at_most_ten_lines() -> None:
     commands = [
         node
         for node in tree.body
-        if isinstance(node, ast.FunctionDef)
-        and any(".command" in ast.unparse(d) for d in node.decorator_list)
+        if isinstance(node, ast.FunctionDef) and any(".command" in ast.unparse(d) for d in node.decorator_list)
     ]
-    lengths = {
-        c.name: (c.end_lineno or 0) - c.body[1].lineno + 1 for c in commands
-    }  # body[0] is the docstring
+    lengths = {c.name: (c.end_lineno or 0) - c.body[1].lineno + 1 for c in commands}  # body[0] is the docstring
     assert len(lengths) == 13
     assert {name: lines for name, lines in lengths.items() if lines > 10} == {}

@@ -114,7 +114,7 @@ def pack(
     source: Annotated[str, typer.Argument(metavar="IN", help=".fov file; - reads standard input.")],
     output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="Folder for the datagrams.")],
     mtu: Annotated[int, typer.Option(help="Bytes of a datagram at most.")] = 1200,
-    copies: Annotated[float, typer.Option(help="How many times the base layer is sent.")] = 2.5,
+    copies: Annotated[float, typer.Option(help="How many times the base layer is sent.")] = 2.25,
 ) -> None:
     """Part a .fov file into datagrams, a file each, of which any subset decodes."""
     work.run_each([(source, output)], partial(tasks.pack_one, mtu=mtu, copies=copies))
@@ -200,7 +200,7 @@ def bench_loss(
     bpp: Annotated[float, typer.Option(min=0.01, help="Bits per pixel, parity included, of all codecs.")] = 0.5,
     seeds: Annotated[int, typer.Option(min=1, help="Losses drawn for each rate.")] = 20,
     mtu: Annotated[int, typer.Option(help="Bytes of a datagram at most.")] = 1200,
-    copies: Annotated[float, typer.Option(help="How many times Foveal's base layer is sent.")] = 2.5,
+    copies: Annotated[float, typer.Option(help="How many times Foveal's base layer is sent.")] = 2.25,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")] = None,
 ) -> None:
     """Lose datagrams of Foveal's files and of other codecs', and measure what is left. Resumes where it stopped."""

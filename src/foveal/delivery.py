@@ -1,6 +1,6 @@
 """Parts of a file: cut it to a size, send it as datagrams, make a file of those that arrive.
 
-Whole chunks are moved, none is decoded, so this needs no torch; only `pack` does when packets are too large for datagrams.
+Whole chunks are moved, none is decoded, so this needs no torch; only `pack` does, when packets are too large.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from foveal.errors import CorruptError, InputError
 
 _START = (b"HEAD", b"CLAS", b"BASE")
 _REST = {datagrams.ICC: b"iCCP", datagrams.ALPHA: b"ALPH", datagrams.EXIF: b"eXIF", datagrams.XMP: b"xMP_"}
-_BEFORE_PACKETS = ("iCCP", "ALPH")  # go before packets when not everything fits: small, and without them all looks wrong
+_BEFORE_PACKETS = ("iCCP", "ALPH")  # when not everything fits: without them all of the picture looks wrong
 
 Chunk = tuple[str, bytes]
 
 
 def truncate(data: bytes, size: int) -> bytes:
-    """The file cut to at most ``size`` bytes: header, class map and base layer, then colour profile and alpha plane, then
-    whole packets in order of importance, then metadata, as far as they fit.
+    """The file cut to at most ``size`` bytes: header, class map and base layer, then colour profile and alpha plane,
+    then whole packets in order of importance, then metadata, as far as they fit.
 
-    The result is a file with packets missing (decode it with on_loss='auto' or 'conceal'). InputError when ``size`` does
-    not hold header and base layer, FormatError for what is no intact file.
+    The result is a file with packets missing (decode it with on_loss='auto' or 'conceal'). InputError when ``size``
+    does not hold header and base layer, FormatError for what is no intact file.
     """
     chunks = _chunks(data)
     if len(data) <= size:
@@ -47,7 +47,7 @@ def truncate(data: bytes, size: int) -> bytes:
     return container.SIGNATURE + b"".join(chunk for i, (_, chunk) in enumerate(chunks) if i in kept)
 
 
-def pack(data: bytes, *, mtu: int = 1200, copies: float = 2.5) -> list[bytes]:
+def pack(data: bytes, *, mtu: int = 1200, copies: float = 2.25) -> list[bytes]:
     """The file as datagrams of at most ``mtu`` bytes (what UDP carries; its own headers not counted), in the order in
     which to send them. Packets that are too large are coded anew in smaller ones, without loss.
 
@@ -63,18 +63,27 @@ def pack(data: bytes, *, mtu: int = 1200, copies: float = 2.5) -> list[bytes]:
         data = repack(data, mtu=mtu)
         contents = container.read(data)
     start = container.SIGNATURE + b"".join(chunk for name, chunk in _chunks(data) if name.encode() in _START)
-    whole = {datagrams.ICC: contents.icc, datagrams.ALPHA: contents.alpha, datagrams.EXIF: contents.exif,
-             datagrams.XMP: contents.xmp}
-    sections = datagrams.Sections(start, {p.number: p.payload for p in contents.packets}, contents.header.packets,
-                                  {kind: body for kind, body in whole.items() if body})
+    whole = {
+        datagrams.ICC: contents.icc,
+        datagrams.ALPHA: contents.alpha,
+        datagrams.EXIF: contents.exif,
+        datagrams.XMP: contents.xmp,
+    }
+    sections = datagrams.Sections(
+        start,
+        {p.number: p.payload for p in contents.packets},
+        contents.header.packets,
+        {kind: body for kind, body in whole.items() if body},
+    )
     return [d.to_bytes() for d in datagrams.split(zlib.crc32(data), sections, mtu, copies)]
 
 
 def unpack(messages: Iterable[bytes]) -> bytes:
     """A .fov file of any of its datagrams, in any order, with duplicates; damaged ones count as lost.
 
-    The same bytes as were packed when all arrived, otherwise a file with packets missing (decode it with on_loss='auto' or
-    'conceal'). InputError when they are none or of several files, CorruptError when too little of the base layer is there.
+    The same bytes as were packed when all arrived, otherwise a file with packets missing (decode it with on_loss='auto'
+    or 'conceal'). InputError when they are none or of several files, CorruptError when too little of the base layer is
+    there.
     """
     _, sections = datagrams.join(messages)
     header = container.read(sections.base, tolerant=True).header

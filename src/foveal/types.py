@@ -52,9 +52,9 @@ class ImportanceMap:
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """A decoded picture and what is wrong with it. ``concealed`` (h, w) uint8, 1 = a 16x16 patch whose packet is lost, shown
-    from the base layer; ``packets_read`` of the ``packets`` that the file was written with; ``damaged`` one line for
-    each thing that was missing or left out."""
+    """A decoded picture and what is wrong with it. ``concealed`` (h, w) uint8, 1 = a 16x16 patch whose packet is lost,
+    shown from the base layer; ``packets_read`` of the ``packets`` that the file was written with; ``damaged`` one line
+    for each thing that was missing or left out."""
 
     image: Image.Image
     concealed: NDArray[np.uint8]

@@ -96,13 +96,13 @@ class Decoder:
         return self.layer(name, x, e).clip(0, 511)
 
     def squash(self, v):
-        entries = np.searchsorted(self.t["squash_from"], np.minimum(abs(v), 32767), side="right")
+        entries = np.searchsorted(self.t["squash_from"], np.minimum(abs(v), 131071), side="right")
         return np.sign(v) * entries
 
     def predict(self, o, s):
         n = o.shape[1] // 2
         index = ((o[:, n:] + s + 8) // 16).clip(0, 63)
-        return (o[:, :n].clip(-512, 511) * self.t["scale_q8"][index] + 512) // 1024, index
+        return (o[:, :n].clip(-512, 511) * self.t["scale_q8"][index] + 128) // 256, index
 
     def near(self, values, y, x, dy, dx):
         for sign in (1, -1):
@@ -139,7 +139,7 @@ class Decoder:
         zh, zw = -(-self.h // 4), -(-self.w // 4)
         index = ((self.row("z_index", self.level) + 8) // 16).clip(0, 63)
         z = value(self.batch(stream, np.broadcast_to(index, (zh, zw, len(index)))), self.row("z_mean", self.level))
-        padded = np.pad((4 * z).clip(-511, 511), ((1, 1), (1, 1), (0, 0)))
+        padded = np.pad(z.clip(-511, 511), ((1, 1), (1, 1), (0, 0)))
         features = np.zeros((4 * zh, 4 * zw, 64), np.int64)
         for y, x in itertools.product(range(zh), range(zw)):
             inputs = padded[y : y + 3, x : x + 3].reshape(1, -1)
@@ -169,7 +169,7 @@ class Decoder:
         guess = np.zeros((len(tokens), 6), np.int64)
         delta = np.zeros((len(tokens), 72), np.int64)
         if number:
-            guess = (v.reshape(len(v), -1) @ self.t[f"linear.{number}"] + 2048) // 4096
+            guess = (v.reshape(len(v), -1) @ self.t[f"linear.{number}"] + 8192) // 16384
             delta = self.squash(v - guess[:, None]).reshape(len(v), -1)
         hidden = self.relu(f"b1.{number}", np.concatenate([delta, features[tokens]], 1))
         mean, index = self.predict(self.layer(f"b2.{number}", hidden), self.row(f"base_spread.{number}", self.level))
@@ -219,7 +219,7 @@ class Decoder:
 
 
 def value(symbol, mean):
-    return (16 * symbol + mean).clip(-32767, 32767)
+    return (64 * symbol + mean).clip(-131071, 131071)
 
 
 def agree(network, data):

@@ -34,7 +34,7 @@ def scene(model, images):
     ln_step = interpolate(model.ln_step, level)
     v = model.shortcut(pixels) / ln_step.exp()
     z, _ = model.prior.hyper(model.hyper(v), level, False)
-    z = (z * 16).round() / 16
+    z = (z * 64).round() / 64
     features = model.prior.spread_out(z, level, h, w, True).flatten(1, 2)
     return {"v": v.flatten(1, 2), "z": z, "features": features, "ln_step": ln_step, "level": level}
 
@@ -43,7 +43,7 @@ def scene(model, images):
 def recorded(monkeypatch):
     """Means (in steps) and scale indices as the twin computes them, in order."""
     found = {"mean": [], "index": []}
-    split, sixteenth = twin.PriorTwin._split, twin.sixteenth
+    split, on_grid = twin.PriorTwin._split, twin.on_grid
 
     def see_split(self, out, spread):
         mean, index = split(self, out, spread)
@@ -51,11 +51,11 @@ def recorded(monkeypatch):
         return mean, index
 
     def see_mean(x, fake):
-        found["mean"].append(sixteenth(x, fake)[0])
-        return sixteenth(x, fake)
+        found["mean"].append(on_grid(x, fake)[0])
+        return on_grid(x, fake)
 
     monkeypatch.setattr(twin.PriorTwin, "_split", see_split)
-    monkeypatch.setattr(twin, "sixteenth", see_mean)
+    monkeypatch.setattr(twin, "on_grid", see_mean)
     return found
 
 
@@ -63,7 +63,7 @@ def agree(integer, mean, index):
     """Scale indices within one; means within rounding and the difference that an index makes."""
     own_mean, own_index = integer
     assert (own_index - index).abs().max() <= 1
-    error = (own_mean / 16 - mean).abs()
+    error = (own_mean / 64 - mean).abs()
     close = error <= 0.1 + 0.1 * mean.abs()
     assert close.float().mean() > 0.98
     assert error.max() <= 1 + 0.3 * mean.abs().max()
@@ -74,11 +74,11 @@ def test_hyper_latent(model, prior):
     level = torch.tensor(float(LEVEL))
     expected = interpolate(model.prior.z_mean, level)
     exact = ((interpolate(model.prior.z_scale, level) - np.log(twin.SCALE_MIN)) / twin.SPACING).clamp(0, 63)
-    assert (mean / 16 - expected).abs().max() <= 1 / 16 and (index - exact).abs().max() <= 1
+    assert (mean / 64 - expected).abs().max() <= 1 / 16 and (index - exact).abs().max() <= 1
 
 
 def test_features(prior, scene):
-    found = prior.features(scene["z"][0] * 16, 16 * LEVEL, *GRID)
+    found = prior.features(scene["z"][0] * 64, 16 * LEVEL, *GRID)
     error = (found - scene["features"][0] * 64).abs()
     assert error.max() <= 4 and error.mean() < 0.5 and found.max() > 20
 
@@ -89,26 +89,26 @@ def test_base_layer(model, prior, scene, recorded):
     decoded, _ = model.prior.base(scene["v"][..., :BASE], scene["features"], ln_step, weight, index, False, True)
     values = torch.zeros_like(decoded[0])
     for number, tokens in enumerate(index.tokens):
-        integer = prior.base(number, values * 16, scene["features"][0] * 64, index, 16 * LEVEL)
+        integer = prior.base(number, values * 64, scene["features"][0] * 64, index, 16 * LEVEL)
         agree(integer, recorded["mean"][number], recorded["index"][number])
         values[tokens] = decoded[0, tokens]
 
 
 def test_slices(model, prior, scene, recorded):
     index, ln_step = BaseIndex(*GRID), scene["ln_step"].view(1, 1, -1).expand_as(scene["v"])
-    base = (scene["v"][..., :BASE] * 16).round() / 16
+    base = (scene["v"][..., :BASE] * 64).round() / 64
     levels = torch.full((1, GRID[0] * GRID[1]), float(LEVEL))
     context = model.prior.context(base, scene["features"], levels, index.ring, True)
     weight = rate_weight(torch.tensor(float(LEVEL))) * ln_step.exp().square()
     coded = torch.ones(1, len(base[0]), dtype=torch.bool)
     values = model.prior.slices(scene["v"], base, context, ln_step, weight, coded, False, True)[0][0]
     at, which = torch.arange(len(values)), torch.zeros(len(values), dtype=torch.int64)
-    own = prior.context(base[0] * 16, scene["features"][0] * 64, index.ring, [16 * LEVEL], which, at)
+    own = prior.context(base[0] * 64, scene["features"][0] * 64, index.ring, [16 * LEVEL], which, at)
     assert (own - context[0] * 64).abs().max() <= 3
-    spread, done = prior.spread([16 * LEVEL])[which], [prior.squash(values[:, :BASE] * 16)]
+    spread, done = prior.spread([16 * LEVEL])[which], [prior.squash(values[:, :BASE] * 64)]
     for number, (a, b) in enumerate(zip(prior.cuts, prior.cuts[1:], strict=False)):
         agree(prior.slice(number, own, done, spread), recorded["mean"][number], recorded["index"][number])
-        done.append(prior.squash(values[:, a:b] * 16))
+        done.append(prior.squash(values[:, a:b] * 64))
 
 
 def test_tables_are_those_of_the_density(model):

@@ -1,17 +1,17 @@
 """Links that lose datagrams, and what each codec sends over them and shows of what arrives.
 
-| sender    | what it sends                                                          | of what arrives, it shows |
-|-----------|------------------------------------------------------------------------|---------------------------|
-| foveal    | `foveal.pack` of a file cut for the MTU                                | `foveal.unpack`, lost patches concealed |
-| jpeg-prog | progressive JPEG, 4:2:0, optimised tables                              | Pillow, truncated files allowed |
-| jpeg-rst  | baseline JPEG, 4:2:0, a restart marker after every row of blocks       | Pillow, truncated files allowed |
-| webp      | lossy WebP, method 6                                                   | Pillow |
-| avif      | libaom at speed 4, 4:2:0                                               | Pillow |
-| avif-rs   | the same in fewer bytes, and 30 % Reed-Solomon parity                  | Pillow, once as many datagrams arrived as the file has |
+| sender    | what it sends                                             | what shows it                            |
+|-----------|-----------------------------------------------------------|------------------------------------------|
+| foveal    | `foveal.pack` of a file cut for the MTU                   | `foveal.unpack`, lost patches concealed  |
+| jpeg-prog | progressive JPEG, 4:2:0, optimised tables                 | Pillow, truncated files allowed          |
+| jpeg-rst  | baseline JPEG, 4:2:0, a restart marker after every row    | Pillow, truncated files allowed          |
+| webp      | lossy WebP, method 6                                      | Pillow, truncated files allowed          |
+| avif      | libaom at speed 4, 4:2:0                                  | Pillow, truncated files allowed          |
+| avif-rs   | the same in fewer bytes, and 30 % Reed-Solomon parity     | the same, all of it if enough arrives    |
 
 Foveal's datagrams count with their headers. The others' have none to pay for: their receiver is told which bytes are
-missing. It tries the file with those bytes zero and the file cut before the first of them, and keeps the better picture, by
-PSNR, as no real receiver could. All this errs in their favour.
+missing. It tries the file with those bytes zero and the file cut before the first of them, and keeps the better
+picture, by PSNR, as no real receiver could. All this errs in their favour.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class Sent:
 
 
 def losses(channel: str, rate: float, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(count,) bool, True = lost. "bernoulli": each by itself. "gilbert-elliott" (Gilbert 1960): a good state that loses
-    nothing and a bad one that loses everything, left after BURST datagrams on average; a share `rate` of time is bad."""
+    """(count,) bool, True = lost. "bernoulli": each by itself. "gilbert-elliott" (Gilbert 1960): a good state loses
+    nothing and a bad one everything; the bad one lasts for BURST datagrams on average and a share `rate` of the time.
+    """
     draws = rng.random(count + 1)
     if channel == "bernoulli":
         return draws[1:] < rate

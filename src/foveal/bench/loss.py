@@ -1,8 +1,8 @@
 """What is left of pictures after a link that loses datagrams: Foveal and other codecs at equal bytes.
 
-Every codec's datagrams take the same bytes in all, parity and repeats included (see links). Each picture is sent over two
-kinds of link at several loss rates, `seeds` times each, and what arrives is compared with the original. A picture that
-cannot be decoded counts as a uniform grey one. One JSON line per measurement; a run that is broken off goes on.
+Every codec's datagrams take the same bytes in all, parity and repeats included (see links). Each picture is sent over
+two kinds of link at several loss rates, `seeds` times each, and what arrives is compared with the original. A picture
+that cannot be decoded counts as a uniform grey one. One JSON line per measurement; a run that is broken off goes on.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ Key = tuple[str, str, str, float, int]
 
 @dataclass(frozen=True)
 class Trial:
-    """One picture sent once. `rate` is the link's loss rate, `arrived` what came of `datagrams`. Without loss there is one
-    trial, of channel "none"."""
+    """One picture sent once. `rate` is the link's loss rate, `arrived` what came of `datagrams`. Without loss there is
+    one trial, of channel "none"."""
 
     image: str
     sender: str
@@ -70,7 +70,7 @@ def bench_loss(
     bpp: float = 0.5,
     seeds: int = 20,
     mtu: int = 1200,
-    copies: float = 2.5,
+    copies: float = 2.25,
     limit: int | None = None,
     senders: Sequence[str] = tuple(SENDERS),
     rates: Sequence[float] = RATES,
@@ -123,9 +123,20 @@ def _trials(
         mark = shown.tobytes()
         if mark not in known:
             known[mark] = round(min(psnr_db(picture, shown), 99.0), 4), round(ms_ssim(picture, shown), 6)
-        yield Trial(path.name, sender, channel, rate, seed, sent.setting, sent.bytes,
-                    round(8 * sent.bytes / picture[..., 0].size, 6), len(sent.datagrams), arrived, pixels is not None,
-                    *known[mark])
+        yield Trial(
+            path.name,
+            sender,
+            channel,
+            rate,
+            seed,
+            sent.setting,
+            sent.bytes,
+            round(8 * sent.bytes / picture[..., 0].size, 6),
+            len(sent.datagrams),
+            arrived,
+            pixels is not None,
+            *known[mark],
+        )
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Trial]]:
@@ -136,10 +147,10 @@ def read(path: Path) -> tuple[dict[str, Any], list[Trial]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         records = [json.loads(line) for line in lines]
-        kinds = [record.pop("kind") for record in records]
-        run = next((r["options"] for r, kind in zip(records, kinds, strict=True) if kind == "loss run"), {})
-        trials = {t.key: t for t in (Trial(**r) for r, k in zip(records, kinds, strict=True) if k == "trial")}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        kinds = [(record.pop("kind"), record) for record in records]
+        run: dict[str, Any] = next((record["options"] for kind, record in kinds if kind == "loss run"))
+        trials = {trial.key: trial for trial in (Trial(**record) for kind, record in kinds if kind == "trial")}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
         raise InputError(f"{path} holds no results of bench-loss ({error}); name another file") from error
     return run, list(trials.values())
 

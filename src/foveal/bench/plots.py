@@ -121,7 +121,9 @@ def _colour(label: str, names: Sequence[str]) -> str:
     return own or SPARE[names.index(label) % len(SPARE)]
 
 
-def figure_and_axes(width: float, height: float, rows: int = 1, columns: int = 1, shared: bool = False) -> tuple[Any, Any]:
+def figure_and_axes(
+    width: float, height: float, rows: int = 1, columns: int = 1, shared: bool = False
+) -> tuple[Any, Any]:
     """A figure and its (rows, columns) array of axes."""
     figures = extra("matplotlib.figure", "matplotlib")
     figure = figures.Figure(figsize=(width, height), layout="constrained", dpi=130)

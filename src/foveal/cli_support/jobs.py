@@ -34,9 +34,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
-def run_each(
-    pairs: Sequence[Pair], work: Work, jobs: int = 1, say: Callable[[str], None] | None = None
-) -> None:
+def run_each(pairs: Sequence[Pair], work: Work, jobs: int = 1, say: Callable[[str], None] | None = None) -> None:
     """Do `work` on every pair, `jobs` at a time; `say` gets each line, by default shown to a person only.
 
     Raises:

@@ -29,8 +29,7 @@ _EXTRAS = {
 def json_line(facts: dict[str, Any]) -> str:
     """The facts as one JSON object on one line; infinity and NaN, which JSON lacks, become null."""
     finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in facts.items()
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in facts.items()
     }
     return json.dumps(finite, allow_nan=False)
 

@@ -33,7 +33,7 @@ def encode_one(source: str, target: str, choice: Choice, settings: dict[str, Any
 def decode_one(source: str, target: str, on_loss: str, loss_mask: str | None = None) -> str:
     """Decompress the file at `source` into a picture; the suffix of `target` says its format.
 
-    What was lost is told in a FovealWarning; `loss_mask` is where a picture of it goes, white where patches are filled in.
+    What was lost is told in a FovealWarning; `loss_mask` is where a picture of it goes: white = filled in.
     """
     _refuse_terminal(target)
     report = foveal.decode_report(images.read_bytes(source), on_loss=on_loss)
@@ -55,7 +55,7 @@ def truncate_one(source: str, target: str, size: int) -> str:
 
 
 def pack_one(source: str, target: str, mtu: int, copies: float) -> str:
-    """Write the datagrams of the file at `source` into the folder `target`, numbered in the order in which to send them.
+    """Write the datagrams of the file at `source` into the folder `target`, numbered in the order of sending.
 
     Raises:
         InputError: there are datagrams in that folder already, with which these would be confused.
@@ -74,7 +74,7 @@ def unpack_one(source: str, target: str) -> str:
     """Make a file of the datagrams in the folder `source`; what is missing is told in a FovealWarning."""
     _refuse_terminal(target)
     if not Path(source).is_dir():
-        raise foveal.InputError(f"{source} is no folder; give the one that foveal pack wrote, or where datagrams arrived")
+        raise foveal.InputError(f"{source} is no folder; give the one where datagrams lie")
     data = foveal.unpack(images.read_bytes(str(path)) for path in sorted(Path(source).glob("*.fvd")))
     images.write_bytes(target, data)
     info = foveal.inspect(data)

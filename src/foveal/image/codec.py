@@ -101,7 +101,8 @@ def repack(data: bytes, *, packets: int | None = None, mtu: int | None = None) -
     """
     if packets is None and mtu is None:
         raise InputError("neither packets nor mtu is given; say how to cut the file")
-    check_partition(packets or 1, mtu)
+    count = 1 if packets is None else packets
+    check_partition(count, mtu)
     contents = container.read(data)
     head = contents.header
     network = Network.load(registry.name_of(head.model, head.weights))
@@ -110,7 +111,7 @@ def repack(data: bytes, *, packets: int | None = None, mtu: int | None = None) -
     for packet in contents.packets:
         decoding.add(packet, sent.put)
     check_whole(decoding, "error")
-    payloads = sent.payloads(network.tables, packets or 1, mtu)
+    payloads = sent.payloads(network.tables, count, mtu)
     parted = tuple(container.Packet(i, p) for i, p in enumerate(payloads))
     return container.write(replace(contents, header=replace(head, packets=len(parted)), packets=parted))
 

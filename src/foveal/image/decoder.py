@@ -14,6 +14,7 @@ from torch import Tensor
 
 from foveal import container
 from foveal.errors import CorruptError
+from foveal.header import Header
 from foveal.image import classmap, packets, patches, quantize, rangecoder
 from foveal.image.network import Network
 from foveal.image.prior import BASE, BaseIndex, reconstruct
@@ -24,7 +25,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Decoded:
-    """values (T, D) in sixteenths of a step, level of the picture and of every token (T,) in sixteenths, masked (T,)
+    """values (T, D) in 64ths of a step, level of the picture and of every token (T,) in sixteenths, masked (T,)
     bool: no symbols, lost (T,) bool: those that should have some."""
 
     values: Tensor
@@ -52,7 +53,7 @@ def run_slices(network: Network, base: Tensor, features: Tensor, index: BaseInde
     done = [prior.squash(base[at])]
     context = prior.context(base, features, index.ring, levels, which, at)
     spread = prior.spread(levels)[which]
-    for number, (a, b) in enumerate(zip(prior.cuts, prior.cuts[1:])):
+    for number, (a, b) in enumerate(zip(prior.cuts, prior.cuts[1:], strict=False)):
         mean, scale = prior.slice(number, context, done, spread)
         values.append(reconstruct(symbols_of(a, b, mean, scale), mean))
         done.append(prior.squash(values[-1]))
@@ -62,11 +63,11 @@ def run_slices(network: Network, base: Tensor, features: Tensor, index: BaseInde
 class Decoding:
     """A picture being decoded: the base layer at once, then packets in any order; ``so_far`` whenever one likes.
 
-    ``tokens`` are the kept tokens in the order in which packets number them, ``missing`` (T,) bool those without symbols,
+    ``tokens`` are the kept tokens in the order in which packets number them, ``missing`` (T,) bool: no symbols yet,
     ``lost`` (T,) bool those that should have some.
     """
 
-    def __init__(self, network: Network, head: container.Header, classes: NDArray[np.uint8], payload: bytes) -> None:
+    def __init__(self, network: Network, head: Header, classes: NDArray[np.uint8], payload: bytes) -> None:
         self.network, self.level = network, head.level
         self.grid = patches.grid(head.height, head.width)
         self.index = BaseIndex(*self.grid)
@@ -79,7 +80,7 @@ class Decoding:
 
     @property
     def lost(self) -> NDArray[np.bool_]:
-        return self.missing & (self.which > 0).numpy()
+        return np.asarray(self.missing & (self.which > 0).numpy(), np.bool_)
 
     def add(self, packet: container.Packet, watch: Callable[[int, int, Ints, Ints], None] | None = None) -> None:
         """Decode the tokens of a packet. ``watch`` gets (place of the first token, slice, symbols, scale indices)."""
@@ -129,8 +130,8 @@ class Decoding:
                 watch(next(number), symbols, scale.numpy())
             return to_tensor(symbols, self.network.prior.dtype)
 
-        self.values[at] = run_slices(self.network, self.base, self.features, self.index, self.levels, self.which[at], at,
-                                     symbols_of)
+        base = self.base, self.features
+        self.values[at] = run_slices(self.network, *base, self.index, self.levels, self.which[at], at, symbols_of)
 
 
 def begin(network: Network, contents: container.Contents) -> Decoding:

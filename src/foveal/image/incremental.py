@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveal import container, registry
-from foveal.errors import CorruptError, FormatError, FovealError, InputError, LimitError
+from foveal.errors import CorruptError, FovealError, InputError, LimitError
+from foveal.header import DEFAULT_LIMITS
 from foveal.image import viewing
 from foveal.image.decoder import Decoding, begin, check_whole
 from foveal.image.network import Network
@@ -54,8 +55,8 @@ class Decoder:
     def feed(self, data: bytes) -> Image.Image | None:
         """Take more bytes; the picture when they make a better one, else None."""
         self._data += data
-        if len(self._data) > container.DEFAULT_LIMITS.max_bytes:
-            raise LimitError(f"the file is longer than {container.DEFAULT_LIMITS.max_bytes} bytes")
+        if len(self._data) > DEFAULT_LIMITS.max_bytes:
+            raise LimitError(f"the file is longer than {DEFAULT_LIMITS.max_bytes} bytes")
         before = self._image
         if not self._start and len(self._data) >= len(container.SIGNATURE) + _EDGE + 24:
             container.read_header(self._data[: len(container.SIGNATURE) + _EDGE + 24])
@@ -73,12 +74,13 @@ class Decoder:
         return self._image
 
     def _next_chunk(self) -> tuple[bytes, bytes] | None:
-        """(type, whole chunk) of the next chunk if all of it is there. Damage behind the base layer sets ``_damaged``."""
+        """(type, whole chunk) of the next chunk if all of it is there. Damage behind the base layer is noted."""
         left = len(self._data) - self._at
         if left < _EDGE:
             return None
-        length, type_ = int.from_bytes(self._data[self._at : self._at + 4], "big"), bytes(self._data[self._at + 4 : self._at + 8])
-        if length > container.DEFAULT_LIMITS.of_chunk(type_):
+        start = bytes(self._data[self._at : self._at + 8])
+        length, type_ = int.from_bytes(start[:4], "big"), start[4:]
+        if length > DEFAULT_LIMITS.of_chunk(type_):
             self._fault(LimitError(f"chunk of {length} bytes at byte {self._at} is too long"))
             return None
         if left < _EDGE + length:
@@ -91,7 +93,7 @@ class Decoder:
         return type_, whole
 
     def _fault(self, error: FovealError) -> None:
-        """After damage nothing is shown until ``flush``, which looks for what can be saved in all the bytes together."""
+        """After damage nothing more is shown until ``flush``, which looks for what can be saved in all the bytes."""
         if self.on_loss == "error" or not self._start:
             raise error
         self._damaged = True

@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foveal import registry
-from foveal.image.prior import IntegerPrior
+from foveal.image.prior import VALUE_UNIT, IntegerPrior
 from foveal.image.quantize import steps
 from foveal.image.rangecoder import Tables
-from foveal.image.transform import (PATCH, SIZES, WINDOW, Analysis, GridWindows, HyperAnalysis, PackedWindows, Shortcut,
-                                    Synthesis)
+from foveal.image.transform import (
+    PATCH,
+    SIZES,
+    WINDOW,
+    Analysis,
+    GridWindows,
+    HyperAnalysis,
+    PackedWindows,
+    Shortcut,
+    Synthesis,
+)
 
 Module = TypeVar("Module", bound=nn.Module)
 BAND = 65536  # tokens of a band that is transformed at once
@@ -76,23 +85,48 @@ class Network:
     @torch.no_grad()
     def synthesise(self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int]
                    ) -> NDArray[np.uint8]:
-        """values (T, D) in sixteenths of a step (of the picture's ``level`` for the thumbnail, of the token's among
-        ``levels`` (T,) for the rest; both in sixteenths), masked (T,) bool -> (16h, 16w, 3) uint8"""
+        """values (T, D) in 64ths of a step (of the picture's ``level`` for the thumbnail, of the token's among ``levels``
+        (T,) for the rest; both in sixteenths of a level), masked (T,) bool -> (16h, 16w, 3) uint8"""
         h, w = grid
+        latents = self._dequantise(values, level, levels)
+        out = np.empty((PATCH * h, PATCH * w, 3), np.uint8)
+        for band in _bands(h, w, len(self._synthesis.blocks)):
+            own = self._render(latents, levels, masked, w, band)
+            out[PATCH * band[2] : PATCH * band[3]] = own.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return out
+
+    def targets(self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int],
+                rgb: NDArray[np.uint8]) -> tuple[Tensor, float]:
+        """Where the latents decoded from ``values`` should rather be for the pixels to come nearer to ``rgb`` (H, W, 3):
+        one Newton step on the squared error, whose curvature is that of the orthonormal shortcut. (T, D) fp64, and the error
+        (summed over pixels, mean over colours) of the latents as they are."""
+        h, w = grid
+        latents = self._dequantise(values, level, levels)
+        out, total = latents.double(), 0.0
+        for band in _bands(h, w, len(self._synthesis.blocks)):
+            free, picture = latents.clone().requires_grad_(True), rgb[PATCH * band[2] : PATCH * band[3]]
+            with torch.enable_grad():
+                own = self._render(free, levels, masked, w, band)[:, : picture.shape[0], : picture.shape[1]]
+                error = (own - torch.from_numpy(picture).permute(2, 0, 1)).square().sum() / 3
+            out -= torch.autograd.grad(error, free)[0].double() / 2
+            total += float(error.detach())
+        return out, total
+
+    def _dequantise(self, values: Tensor, level: int, levels: Tensor) -> Tensor:
+        """Values (T, D) -> latents (T, D) fp32"""
         keys, which = levels.unique(return_inverse=True)
         step = torch.stack([self.steps(int(k)) for k in keys])[which].float()
         step[:, : self.prior.cuts[0]] = self.steps(level)[: self.prior.cuts[0]].float()
-        out = np.empty((PATCH * h, PATCH * w, 3), np.uint8)
-        for first, last, start, end in _bands(h, w, len(self._synthesis.blocks)):
-            rows = slice(first * w, last * w)
-            latents = (values[rows].float() / 16 * step[rows]).view(1, last - first, w, -1)
-            shape = latents.shape[:3]
-            windows = GridWindows(torch.ones(shape, dtype=torch.bool))
-            pixels = self._synthesis(latents, levels[rows].float().view(shape) / 16, masked[rows].view(shape), self._fine,
-                                     windows)[0]
-            own = pixels[:, PATCH * (start - first) : PATCH * (end - first)]
-            out[PATCH * start : PATCH * end] = own.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        return out
+        return values.float() / VALUE_UNIT * step
+
+    def _render(self, latents: Tensor, levels: Tensor, masked: Tensor, w: int, band: tuple[int, int, int, int]) -> Tensor:
+        """Latents of all tokens (T, D) -> (3, rows, 16w) float pixels of one band, its halo cut off"""
+        first, last, start, end = band
+        rows, shape = slice(first * w, last * w), (1, last - first, w)
+        pixels: Tensor = self._synthesis(latents[rows].view(*shape, -1), levels[rows].float().view(shape) / 16,
+                                         masked[rows].view(shape), self._fine,
+                                         GridWindows(torch.ones(shape, dtype=torch.bool)))[0]
+        return pixels[:, PATCH * (start - first) : PATCH * (end - first)]
 
 
 def _filled(module: Module, name: str, tensors: dict[str, Tensor]) -> Module:

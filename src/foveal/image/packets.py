@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -100,7 +101,7 @@ def runs(tokens: int, packets: int) -> list[tuple[int, int]]:
     if packets < 1:
         raise InputError(f"packets {packets} is below 1; a picture needs at least one packet")
     edges = [tokens * i // min(packets, max(tokens, 1)) for i in range(min(packets, max(tokens, 1)) + 1)]
-    return [(a, b - a) for a, b in zip(edges, edges[1:]) if b > a]
+    return [(a, b - a) for a, b in pairwise(edges) if b > a]
 
 
 def by_size(bits: NDArray[np.float64], room: int, code: Callable[[int, int], bytes]) -> list[bytes]:

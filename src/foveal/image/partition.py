@@ -36,9 +36,11 @@ class TokenSymbols:
 
     def bits(self, tables: Tables) -> NDArray[np.float64]:
         """Estimated cost of every token, bits (n,)."""
-        return np.concatenate([np.zeros(0), *(
-            tables.cost(self.symbols[rows].astype(np.int64), self.index[rows].astype(np.int64)).sum(1)
-            for rows in _groups(0, len(self.symbols)))])
+        bits = np.zeros(len(self.symbols))
+        for rows in _groups(0, len(bits)):
+            symbols, index = self.symbols[rows].astype(np.int64), self.index[rows].astype(np.int64)
+            bits[rows] = tables.cost(symbols, index).sum(1)
+        return bits
 
     def code(self, tables: Tables, first: int, count: int) -> bytes:
         """The stream of a run of tokens: FORMAT.md, "PCKT payload"."""

@@ -6,12 +6,12 @@ and fp64, any thread count and any instruction set give the same bits. Products 
 
 Q-formats
     symbol       integer            quantised residual
-    value, mean  1/16 of a step     clamped to +-32767; value = 16 * symbol + mean
+    value, mean  1/64 of a step     clamped to +-131071; value = 64 * symbol + mean
     activation   1/64               0..511 after a clamped ReLU, -511..511 as a signed input
     index        1/16, then whole   scale index 0..63, scale = 0.11 * exp(index * spacing) steps
     level        1/16               0..1008
 
-Example: mean output 32 (half a scale), scale table entry 256 (one step) -> mean (32*256 + 512) >> 10 = 8 = half a step.
+Example: mean output 32 (half a scale), scale table entry 256 (one step) -> mean (32*256 + 128) >> 8 = 32 = half a step.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ from foveal.errors import CorruptError
 
 BASE = 6
 SCALES = 64
-VALUE_MAX = 32767
+VALUE_UNIT = 64  # values and means per quantiser step
+VALUE_MAX = 131071
 ACT_MAX = 511
 FINEST = 1008
 EXACT = 1 << 24
@@ -118,25 +119,25 @@ class IntegerPrior:
         return (table[whole] * (16 - part) + table[min(whole + 1, len(table) - 1)] * part) >> 4
 
     def squash(self, value: Tensor) -> Tensor:
-        """1/16 steps -> 1/64 units of sign(v) ln(1 + |v|), by table"""
+        """1/64 steps -> 1/64 units of sign(v) ln(1 + |v|), by table"""
         whole = value.clamp(-VALUE_MAX, VALUE_MAX)
         return self.squash_table[whole.abs().to(torch.int64)] * whole.sign()
 
     def _mean_index(self, out: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
         mean, change = out.chunk(2, -1)
         index = ((change + spread + 8) / 16).floor_().clamp_(0, SCALES - 1).to(torch.int64)
-        mean = ((mean.clamp(-512, ACT_MAX) * self.scales[index] + 512) / 1024).floor_()
+        mean = ((mean.clamp(-512, ACT_MAX) * self.scales[index] + 128) / 256).floor_()
         return mean, index
 
     def hyper(self, level: int) -> tuple[Tensor, Tensor]:
-        """mean (C,) in sixteenths and scale index (C,) of the hyper-latent's symbols"""
+        """mean (C,) in 64ths and scale index (C,) of the hyper-latent's symbols"""
         index = (self.row("z_index", level) + 8 >> 4).clamp(0, SCALES - 1)
         return self.row("z_mean", level).to(self.dtype), index
 
     def features(self, z: Tensor, level: int, h: int, w: int) -> Tensor:
         """Hyper-latent values (H, W, C) -> (h*w, 64)"""
         hz, wz, c = z.shape
-        x = torch.nn.functional.pad((z * 4).clamp(-ACT_MAX, ACT_MAX), (0, 0, 1, 1, 1, 1))
+        x = torch.nn.functional.pad(z.clamp(-ACT_MAX, ACT_MAX), (0, 0, 1, 1, 1, 1))
         around = x.unfold(0, 3, 1).unfold(1, 3, 1).permute(0, 1, 3, 4, 2).reshape(hz * wz, 9 * c)
         out = self.z2.relu(self.z1.relu(around, self.row("z_level", level).to(self.dtype)))
         out = out.view(hz, wz, 4, 4, 64).permute(0, 2, 1, 3, 4).reshape(4 * hz, 4 * wz, 64)
@@ -150,8 +151,8 @@ class IntegerPrior:
         guess = torch.zeros(len(tokens), BASE, dtype=self.dtype)
         delta = torch.zeros(len(tokens), near.shape[1] * BASE, dtype=self.dtype)
         if step:
-            linear = self.t[f"linear.{step}"].to(torch.float64)  # L1 < 2^16 on values < 2^15: exact below 2^53
-            guess = ((near.flatten(1).to(torch.float64) @ linear + 2048) / 4096).floor_().to(self.dtype)
+            linear = self.t[f"linear.{step}"].to(torch.float64)  # L1 < 2^22 on values < 2^17: exact below 2^53
+            guess = ((near.flatten(1).to(torch.float64) @ linear + 8192) / 16384).floor_().to(self.dtype)
             delta = self.squash(near - guess[:, None]).flatten(1)
         x = self.b1[step].relu(torch.cat([delta, features[tokens]], -1))
         mean, scale = self._mean_index(self.b2[step](x), self.row(f"base_spread.{step}", level).to(self.dtype))
@@ -180,4 +181,4 @@ class IntegerPrior:
 
 def reconstruct(symbols: Tensor, mean: Tensor) -> Tensor:
     """value = 16 * symbol + mean, clamped; both sides clamp alike, so hostile symbols stay in range"""
-    return (symbols * 16 + mean).clamp_(-VALUE_MAX, VALUE_MAX)
+    return (symbols * VALUE_UNIT + mean).clamp_(-VALUE_MAX, VALUE_MAX)

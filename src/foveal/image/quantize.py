@@ -12,7 +12,7 @@ Ints = NDArray[np.int64]
 FINEST = 1008  # sixteenths of a level
 CLASS_LEVELS = 64  # one class finer, in sixteenths
 LAMBDA_MIN = 0.0004
-SYMBOL_MAX = 2040  # 16 * 2040 stays inside the prior's value range
+SYMBOL_MAX = 2040  # 64 * 2040 stays inside the prior's value range
 
 
 def level_of(quality: float) -> int:

@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveal import container
+from foveal.header import Header
 from foveal.image import patches, pixels
 from foveal.image.decoder import Decoded
 from foveal.image.network import Network
 
 
-def show(network: Network, decoded: Decoded, head: container.Header) -> NDArray[np.uint8]:
+def show(network: Network, decoded: Decoded, head: Header) -> NDArray[np.uint8]:
     """Integers -> (H, W, 3) uint8"""
     rgb = network.synthesise(decoded.values, decoded.level, decoded.levels, decoded.masked, decoded.grid)
     return patches.join(rgb, head.height, head.width)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from foveal.image.prior import ACT_MAX, EXACT, SCALES
+from foveal.image.prior import ACT_MAX, EXACT, SCALES, VALUE_MAX, VALUE_UNIT
 from foveal.image.transform import LEVELS, SIZES, interpolate
 from foveal.train import checkpoint
 from foveal.train.losses import ImageModel
@@ -63,7 +63,7 @@ def integer_prior(prior: PriorTwin, ln_step: Tensor) -> dict[str, Tensor]:
         return ((ln - math.log(SCALE_MIN)) * INDEX_UNIT).round().clamp(-30000, 30000).to(torch.int16)
 
     out = {
-        "z_mean": (rows(prior.z_mean) * 16).round().to(torch.int16),
+        "z_mean": (rows(prior.z_mean) * VALUE_UNIT).round().to(torch.int16),
         "z_index": to_index(rows(prior.z_scale)),
     }
     out |= _dense("z1", prior.z1, UNIT, rows(prior.z_level)) | _dense("z2", prior.z2, UNIT)
@@ -75,7 +75,7 @@ def integer_prior(prior: PriorTwin, ln_step: Tensor) -> dict[str, Tensor]:
     base = prior.size.cuts[0]
     for i, (b1, b2) in enumerate(zip(prior.b1, prior.b2)):
         out |= _dense(f"b1.{i}", b1, UNIT) | _dense(f"b2.{i}", b2, halves(base))
-        out[f"linear.{i}"] = (prior.linear[i] * 4096).round().to(torch.int16)
+        out[f"linear.{i}"] = (prior.linear[i] * 16384).round().to(torch.int16)
         out[f"base_spread.{i}"] = to_index(prior.base_scale[i] - ln_step[:, :base])
     for i, (s1, s2, s3) in enumerate(zip(prior.s1, prior.s2, prior.s3)):
         out |= (
@@ -85,9 +85,9 @@ def integer_prior(prior: PriorTwin, ln_step: Tensor) -> dict[str, Tensor]:
         )
     out["spread"] = to_index(prior.scale - ln_step)
     out["scale_q8"] = (256 * SCALE_MIN * torch.exp(torch.arange(SCALES) * SPACING)).round().to(torch.int32)
-    reach = UNIT * math.log1p(32767 / 16)
+    reach = UNIT * math.log1p(VALUE_MAX / VALUE_UNIT)
     out["squash_from"] = torch.tensor(
-        [math.ceil(16 * math.expm1((k - 0.5) / UNIT)) for k in range(1, int(reach + 0.5) + 1)],
+        [math.ceil(VALUE_UNIT * math.expm1((k - 0.5) / UNIT)) for k in range(1, int(reach + 0.5) + 1)],
         dtype=torch.int32,
     )
     return out

@@ -26,7 +26,7 @@ from foveal.train.evaluate import evaluate, large, preview_picture
 from foveal.train.losses import ImageModel, loss
 
 WARMUP = 150  # steps, at every start
-HARD_PHASE = 0.72  # from here on: hard rounding for the rate too, and the prior fake-quantised
+HARD_FROM = 0.3  # share of a run after which the rate is measured on hard symbols too, the prior fake-quantised
 LOG_EVERY, SAVE_EVERY = 50, 1000  # steps
 
 
@@ -80,7 +80,7 @@ def optimisers(model: ImageModel, lr: float) -> list[torch.optim.Optimizer]:
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return [
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
-        torch.optim.Muon(inside, lr=lr, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(inside, lr=lr, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
     ]
 
 
@@ -105,6 +105,7 @@ def train(
     log: Path | None = None,
     preview: Path | None = None,
     seed: int = 0,
+    hard_from: float = HARD_FROM,
     compiled: bool = False,
 ) -> Path:
     """Train ``size`` on the pictures of ``data_dir`` for ``minutes`` (or ``steps``) and write the checkpoint ``out``.
@@ -151,7 +152,7 @@ def train(
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task(f"train {size}", total=1.0)
             while done() < 1:
-                hard = done() > HARD_PHASE
+                hard = done() >= hard_from
                 for group in (g for o in chosen for g in o.param_groups):
                     group["lr"] = rate(done(), step, lr)
                 now = make_batch(data.crops(images, batch, crop, random), random)

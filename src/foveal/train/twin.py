@@ -133,7 +133,7 @@ class PriorTwin(nn.Module):
             delta = squash(near - guess[:, :, None]).flatten(2) * (i > 0)
             x = self.b1[i](torch.cat([grid(delta, fake), features[:, tokens].to(delta.dtype)], -1), fake)
             mean, scale = self._split(self.b2[i](x), self.base_scale[i] - ln_step)
-            mean = sixteenth(mean + guess, fake)
+            mean = on_grid(mean + guess, fake)
             residual, value = quantise_rd(v[:, tokens] - mean, noise, scale, weight, self.density)
             bits = bits + self.density.bits(residual, scale).sum((1, 2))
             values = values.index_copy(1, tokens, value + mean)
@@ -166,7 +166,7 @@ class PriorTwin(nn.Module):
         for i, (a, b) in enumerate(pairwise(self.cuts)):
             x = self.s2[i](self.s1[i](torch.cat([context.to(v.dtype), *inputs], -1), fake), fake)
             mean, scale = self._split(self.s3[i](x), self.scale[a:b] - ln_step[..., a:b])
-            mean = sixteenth(mean, fake)
+            mean = on_grid(mean, fake)
             target, w = v[..., a:b] - mean, weight[..., a:b]
             residual, value = quantise_rd(target, noise, scale, w, self.density)
             bits = bits + self.density.bits(residual, scale).sum(-1)
@@ -176,8 +176,8 @@ class PriorTwin(nn.Module):
         return torch.cat(done, -1), bits * coded, saved - bits.detach()
 
 
-def sixteenth(x: Tensor, fake: bool) -> Tensor:
-    return x + ((x * 16).round() / 16 - x).detach() if fake else x
+def on_grid(x: Tensor, fake: bool) -> Tensor:
+    return x + ((x * 64).round() / 64 - x).detach() if fake else x
 
 
 def quantise(x: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
@@ -190,7 +190,9 @@ def quantise_rd(
     x: Tensor, noise: bool, index: Tensor, weight: Tensor, density: Density
 ) -> tuple[Tensor, Tensor]:
     """Like ``quantise``, but without noise each non-zero symbol becomes one smaller where bits + weight * error^2 says so,
-    as the encoder does (``quantize.optimised``); prior and synthesis learn what they will be given."""
+    as the encoder does (``quantize.optimised``); prior and synthesis learn what they will be given. The gradient passes
+    through non-zero symbols only: a straight-through gradient in the wide dead zone makes the analysis amplify
+    coefficients without end (docs/LOG.md)."""
     if noise:
         return quantise(x, noise)
     with torch.no_grad():
@@ -200,5 +202,5 @@ def quantise_rd(
         less = near - near.sign()
         gain = density.bits(near, i) - density.bits(less, i) + w * ((x[at] - near) ** 2 - (x[at] - less) ** 2)
         symbol[at] = torch.where(gain > 0, less, near)
-    value = x + (symbol - x).detach()
+    value = symbol + (symbol != 0) * (x - x.detach())
     return value, value

@@ -1,0 +1,135 @@
+"""Files cut to a size, sent as datagrams, and made of those that arrive."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import foveal
+from foveal import container
+
+
+def picture() -> Image.Image:
+    """96x80 RGBA with edges, noise and a hole, EXIF and a made-up profile."""
+    y, x = np.mgrid[:80, :96]
+    planes = [x * 2 + y, y * 3, 255 - x * 2 + (x // 9 % 2) * 70, np.where((x - 40) ** 2 + (y - 40) ** 2 < 400, 0, 255)]
+    pixels = np.stack(planes, -1) % 256
+    pixels[:40, :48, :3] += np.random.default_rng(0).integers(-60, 60, (40, 48, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def whole() -> bytes:
+    return foveal.compress(
+        picture(), quality=90, mtu=300, exif=b"II*\0" + bytes(8), icc_profile=bytes(700), xmp=b"<x/>"
+    )
+
+
+def types(data: bytes) -> list[str]:
+    return [chunk.type for chunk in container.list_chunks(data)]
+
+
+def test_all_datagrams_make_the_same_bytes(whole: bytes) -> None:
+    sent = foveal.pack(whole, mtu=300)
+    assert max(map(len, sent)) <= 300
+    assert foveal.unpack(reversed(sent)) == whole
+    assert foveal.unpack(foveal.pack(whole, mtu=1200, copies=1)) == whole
+
+
+def test_packets_that_are_too_large_are_parted_without_loss() -> None:
+    one = foveal.compress(picture(), quality=90)
+    arrived = foveal.unpack(foveal.pack(one, mtu=256))
+    assert types(arrived).count("PCKT") > types(one).count("PCKT") == 1
+    assert np.array_equal(np.asarray(foveal.decompress(arrived)), np.asarray(foveal.decompress(one)))
+    assert foveal.repack(arrived, packets=1) == one
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_subset_with_duplicates_and_damage_decodes_or_says_that_the_base_is_lost(
+    whole: bytes, data: st.DataObject
+) -> None:
+    sent = foveal.pack(whole, mtu=300, copies=1.6)
+    kept = [m for m in sent if data.draw(st.booleans())] + data.draw(st.lists(st.sampled_from(sent), max_size=4))
+    flipped = bytearray(data.draw(st.sampled_from(sent)))
+    flipped[data.draw(st.integers(0, len(flipped) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    data.draw(st.randoms()).shuffle(kept)
+    try:
+        file = foveal.unpack([bytes(flipped), *kept])
+    except (foveal.CorruptError, foveal.InputError) as error:
+        assert "base" in str(error) or "no intact datagram" in str(error)
+        return
+    report = foveal.decode_report(file, on_loss="auto")
+    assert report.image.size == (96, 80)
+    assert report.packets_read == types(file).count("PCKT")
+    assert bool(report.concealed.any()) == (report.packets_read < report.packets)
+
+
+def test_a_lost_colour_profile_or_alpha_plane_does_not_take_the_picture(whole: bytes) -> None:
+    sent = [m for m in foveal.pack(whole, mtu=300) if m[8] < 2]
+    file = foveal.unpack(sent)
+    assert types(file)[:3] == ["HEAD", "BASE", "PCKT"] and types(file)[-2:] == ["PCKT", "IEND"]
+    report = foveal.decode_report(file, on_loss="auto")
+    assert report.image.mode == "RGBA" and np.asarray(report.image)[..., 3].min() == 255
+    assert not report.concealed.any()
+    assert "ALPH" in " ".join(report.damaged)
+
+
+def test_truncation_keeps_the_most_important_and_never_more_than_asked(whole: bytes) -> None:
+    packets = -1
+    for size in [*range(900, len(whole), 150), len(whole)]:
+        try:
+            cut = foveal.truncate(whole, size)
+        except foveal.InputError:
+            assert size < 1500
+            continue
+        assert len(cut) <= size
+        report = foveal.decode_report(cut, on_loss="auto")
+        numbers = [p.number for p in container.read(cut, tolerant=True).packets]
+        assert numbers == list(range(len(numbers)))
+        if {"iCCP", "ALPH"} <= set(types(cut)):  # from there on everything goes into packets
+            assert report.packets_read >= packets
+            packets = report.packets_read
+        else:
+            assert packets < 0
+    assert packets == len(container.read(whole).packets)
+    assert foveal.truncate(whole, len(whole)) == whole
+
+
+def test_truncation_says_what_header_and_base_layer_need(whole: bytes) -> None:
+    with pytest.raises(foveal.InputError, match="do not hold header and base layer, which take") as caught:
+        foveal.truncate(whole, 30)
+    needed = int(str(caught.value).split("take ")[1].split(";")[0])
+    smallest = foveal.truncate(whole, needed)
+    assert len(smallest) == needed and types(smallest) == ["HEAD", "BASE", "IEND"]
+    with pytest.raises(foveal.InputError):
+        foveal.truncate(whole, needed - 1)
+
+
+@pytest.mark.parametrize("action", [lambda d: foveal.truncate(d, 10**6), foveal.pack])
+def test_only_intact_files_are_cut_or_sent(whole: bytes, action) -> None:
+    damaged = bytearray(whole)
+    damaged[-40] ^= 1
+    with pytest.raises(foveal.CorruptError):
+        action(bytes(damaged))
+    with pytest.raises(foveal.FormatError):
+        action(whole[:-20])
+    with pytest.raises(foveal.NotFovealError):
+        action(b"not a file of ours at all")
+
+
+def test_a_file_with_packets_missing_can_be_sent_on(whole: bytes) -> None:
+    cut = foveal.truncate(whole, len(whole) * 3 // 4)
+    assert foveal.unpack(foveal.pack(cut, mtu=300)) == cut
+
+
+def test_datagrams_that_are_no_file_are_a_typed_error() -> None:
+    from foveal import datagrams
+
+    for base in (b"nonsense", container.SIGNATURE, foveal.compress(picture())):
+        sent = datagrams.split(1, datagrams.Sections(base, {0: b"12345678x"}, 1), 1200, 1)
+        with pytest.raises(foveal.FormatError):
+            foveal.unpack([d.to_bytes() for d in sent])
