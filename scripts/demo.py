@@ -107,9 +107,7 @@ def measured(rate: str, codec: str, setting: str, coded: Path, decoded: Path, ph
     found = json.loads(foveal("compare", PHOTO, decoded, "--json"))
     size = coded.stat().st_size
     bpp = 8 * size / (photo.width * photo.height)
-    return Result(
-        rate, codec, setting, coded.name, decoded.name, size, bpp, found["psnr_db"], found["ms_ssim"]
-    )
+    return Result(rate, codec, setting, coded.name, decoded.name, size, bpp, found["psnr_db"], found["ms_ssim"])
 
 
 def sheet_of(rate: str) -> Path:
@@ -143,9 +141,7 @@ def rows(results: list[Result]) -> list[tuple[str, ...]]:
     found = [("rate", "codec", "bytes", "bpp", "PSNR dB", "MS-SSIM", "setting")]
     for r in results:
         similarity = "-" if r.ms_ssim is None else f"{r.ms_ssim:.4f}"
-        found.append(
-            (r.rate, r.codec, f"{r.bytes:,}", f"{r.bpp:.3f}", f"{r.psnr_db:.2f}", similarity, r.setting)
-        )
+        found.append((r.rate, r.codec, f"{r.bytes:,}", f"{r.bpp:.3f}", f"{r.psnr_db:.2f}", similarity, r.setting))
     return found
 
 

@@ -306,7 +306,7 @@ def test_figures_json_lacks_become_null(photo: Path) -> None:
 
 def test_packed_lost_unpacked_decoded(tmp_path: Path, photo: Path) -> None:
     file, arrived, back, mask = (tmp_path / name for name in ("a.fov", "b.fov", "b.png", "mask.png"))
-    assert run("encode", photo, "-o", file, "--mtu", 200, "-q", 90).exit_code == 0
+    assert run("encode", photo, "-o", file, "--mtu", 200, "-q", 70).exit_code == 0
     assert run("pack", file, "--mtu", 200, "-o", tmp_path / "sent").exit_code == 0
     again = run("pack", file, "-o", tmp_path / "sent")
     assert (again.exit_code, again.stdout) == (2, "") and "already" in again.stderr

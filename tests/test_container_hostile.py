@@ -22,12 +22,7 @@ def is_true_part(contents: Contents) -> bool:
     vital = (contents.header, contents.base, contents.classes) == (HEADER, CONTENTS.base, CONTENTS.classes)
     rest = all(getattr(contents, n) in (None, getattr(CONTENTS, n)) for n in ("alpha", "icc", "exif", "xmp"))
     complete = replace(contents, damaged=()) == CONTENTS
-    return (
-        vital
-        and rest
-        and set(contents.packets) <= set(CONTENTS.packets)
-        and (complete or bool(contents.damaged))
-    )
+    return vital and rest and set(contents.packets) <= set(CONTENTS.packets) and (complete or bool(contents.damaged))
 
 
 @pytest.mark.parametrize("length", range(len(DATA)))

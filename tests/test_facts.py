@@ -31,7 +31,7 @@ def test_inspect(data):
     assert (info.width, info.height, info.mode, info.alpha_channel) == (70, 50, "RGB", True)
     assert (info.patches, info.dropped, info.alpha, info.packets) == (20, 10, 2.0, 2)
     assert info.bytes == len(data) and info.bpp == pytest.approx(8 * len(data) / 3500)
-    assert info.level == 31.5 and info.quality == 50 and info.model == "s"
+    assert info.level == 39.5 and info.quality == 50 and info.model == "s"
     kinds = ["HEAD", "CLAS", "BASE", "PCKT", "PCKT", "ALPH", "xMP_", "IEND"]
     assert [c["type"] for c in info.chunks] == kinds and all(c["crc_ok"] for c in info.chunks)
     assert sum(c["bytes"] + 12 for c in info.chunks) + 8 == len(data)

@@ -236,18 +236,31 @@ def train_image(
     steps: Annotated[int | None, typer.Option(min=1, help="Steps to train for, instead of a time.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
     crop: Annotated[int, typer.Option(min=64, help="Side of a crop, pixels.")] = 256,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.3e-3,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
     log: Annotated[Path | None, typer.Option(help="JSON lines of the progress.")] = None,
     preview: Annotated[Path | None, typer.Option(help="Picture of the state, PNG.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of crops and noise.")] = 0,
+    hard_from: Annotated[float, typer.Option(min=0, max=1, help="Share of the run before symbols are hard.")] = 0.3,
 ) -> None:
-    """Train an image model, or go on training one."""
+    """Train an image model, or go on training one; writes a checkpoint."""
     from foveal.train.loop import train
 
     train(data, output, size=size, weights=weights, minutes=minutes, steps=steps, batch=batch, crop=crop,
-          lr=lr, device=device, threads=threads, log=log, preview=preview, seed=seed)  # fmt: skip
+          lr=lr, device=device, threads=threads, log=log, preview=preview, seed=seed, hard_from=hard_from)  # fmt: skip
+
+
+@train_app.command("export")
+def train_export(
+    checkpoint: Annotated[Path, typer.Argument(help="What 'train image' wrote.")],
+    data: Annotated[Path, typer.Option(help="Training pictures, to count symbol frequencies on.")],
+    keep: Annotated[Path | None, typer.Option(help="Keep the checkpoint in half precision here too.")] = None,
+) -> None:
+    """Turn a checkpoint into the weights this installation codes with: integers, tables, checked hash."""
+    from foveal.train.finish import publish
+
+    typer.echo(publish(checkpoint, data, keep), err=True)
 
 
 def main() -> None:

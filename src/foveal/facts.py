@@ -7,6 +7,7 @@ from typing import Any
 
 from foveal import container, registry
 from foveal.errors import CorruptError, FovealError
+from foveal.header import MAX_LEVEL
 from foveal.types import Check, Info, ModelInfo
 
 
@@ -32,7 +33,7 @@ def inspect(data: bytes, *, verify: bool = False) -> Info:
         bpp=8 * len(data) / (head.width * head.height),
         model=name,
         level=head.level / 16,
-        quality=head.level * 100 / 1008,
+        quality=head.level * 100 / MAX_LEVEL,
         mode=head.mode,
         alpha_channel=head.alpha,
         patches=classes.size,
@@ -90,7 +91,5 @@ def _golden() -> str:
 
     found, expected = golden_digest(), registry.load(registry.DEFAULT).facts.get("golden")
     if found != expected:
-        raise CorruptError(
-            f"this machine's integers hash to {found}, expected {expected}: report it with this output"
-        )
+        raise CorruptError(f"this machine's integers hash to {found}, expected {expected}: report it with this output")
     return f"{found} as on every machine"

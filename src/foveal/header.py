@@ -10,7 +10,7 @@ from foveal.errors import CorruptError, InputError, LimitError, VersionError
 
 VERSION = 1
 MAX_SIDE = 65_535  # pixels
-MAX_LEVEL = 1008  # sixteenths of a level: 63.0
+MAX_LEVEL = 1264  # sixteenths of a level: 79.0
 METADATA = (b"iCCP", b"eXIF", b"xMP_")
 
 _MODES: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}
@@ -44,7 +44,7 @@ class Header:
     """The HEAD chunk.
 
     width, height: pixels, 1..65535. mode: what the pixels decode to, beside alpha. model: number of the
-    model; weights: first 8 bytes of its hash. level: 0..1008, sixteenths. packets: how many PCKT chunks the
+    model; weights: first 8 bytes of its hash. level: 0..1264, sixteenths. packets: how many PCKT chunks the
     file was written with. classes: importance classes in use, 1..4; 1 = every token has class 1 and there is
     no CLAS chunk, n > 1 = classes 0 (dropped) .. n - 1, which CLAS gives. patch: side of a patch, pixels, 16.
     """
@@ -102,9 +102,7 @@ class Header:
         if mode not in _MODES or alpha > 1 or reserved:
             raise CorruptError(f"HEAD: mode {mode}, alpha {alpha}, reserved {reserved}; expected 1|3, 0|1, 0")
         level, packets, classes = rest
-        header = cls(
-            width, height, _MODES[mode], bool(alpha), model, weights, level, packets, classes, patch, version
-        )
+        header = cls(width, height, _MODES[mode], bool(alpha), model, weights, level, packets, classes, patch, version)
         if fault := _header_fault(header):
             raise CorruptError(f"HEAD: {fault}")
         return header

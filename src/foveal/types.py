@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Info:
-    """What a .fov file says of itself. ``bytes`` on disk, ``bpp`` bits per pixel, ``level`` 0..63, ``quality`` 0..100,
+    """What a .fov file says of itself. ``bytes`` on disk, ``bpp`` bits per pixel, ``level`` 0..79, ``quality`` 0..100,
     ``patches`` 16x16 tokens, ``dropped`` of them, ``alpha`` the patent's compression ratio m^2 / (m^2 - p)."""
 
     width: int

@@ -137,8 +137,8 @@ def test_target_psnr_is_reached_and_hardly_exceeded(photo, ends, share):
 
 def test_targets_out_of_reach_give_the_end_of_the_range(photo):
     assert foveal.inspect(foveal.compress(photo, target_bytes=1)).level == 0
-    assert foveal.inspect(foveal.compress(photo, target_bytes=10**9)).level == 63
-    assert foveal.inspect(foveal.compress(photo, target_psnr=99.0)).level == 63
+    assert foveal.inspect(foveal.compress(photo, target_bytes=10**9)).level == 79
+    assert foveal.inspect(foveal.compress(photo, target_psnr=99.0)).level == 79
 
 
 # --- which patches are kept ---
@@ -423,7 +423,7 @@ def test_hostile_streams_give_a_picture_or_a_format_error(photo, part, on_loss):
             "classes": lambda: {"classes": damage(contents.classes, random)},
             "base": lambda: {"base": damage(contents.base, random)},
             "packet": lambda: {"packets": (replace_payload(contents.packets[0], random), contents.packets[1])},
-            "header": lambda: {"header": replace(contents.header, level=int(random.integers(0, 1009)))},
+            "header": lambda: {"header": replace(contents.header, level=int(random.integers(0, 1265)))},
         }[part]())  # fmt: skip
         try:
             out = shown(spoilt, on_loss=on_loss)

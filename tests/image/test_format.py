@@ -86,7 +86,7 @@ class Decoder:
 
     def row(self, name, level):
         a, whole, part = self.t[name], level // 16, level % 16
-        return (a[whole] * (16 - part) + a[min(whole + 1, 63)] * part) // 16
+        return (a[whole] * (16 - part) + a[min(whole + 1, 79)] * part) // 16
 
     def layer(self, name, x, e=0):
         weight, bias, shift = (self.t[f"{name}.{k}"] for k in ("weight", "bias", "shift"))
@@ -186,7 +186,7 @@ class Decoder:
         return sorted(kept, key=lambda t: (-classes[t], -salience(t), t))
 
     def group(self, tokens, classes, thumbnail, features, stream):
-        levels = [min(self.level + 64 * max(int(classes[t]) - 1, 0), 1008) for t in tokens]
+        levels = [min(self.level + 64 * max(int(classes[t]) - 1, 0), 1264) for t in tokens]
         own = thumbnail[tokens]
         around = np.array([[self.near(thumbnail, *self.places[t], *o) for o in RING] for t in tokens])
         delta = self.squash(around - own[:, None]).reshape(len(tokens), -1)

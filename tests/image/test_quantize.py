@@ -15,7 +15,7 @@ from foveal.image.quantize import (
     steps,
 )
 
-LN_STEP = np.linspace(4, 0, 64)[:, None] + np.array([0.0, 1.0])
+LN_STEP = np.linspace(4, 0, 80)[:, None] + np.array([0.0, 1.0])
 
 
 def cost(symbols, index):
@@ -30,13 +30,13 @@ def test_quality_and_level():
 
 def test_classes_are_a_quarter_octave_finer():
     assert class_levels(100) == [100, 100, 164, 228]
-    assert class_levels(1000) == [1000, 1000, FINEST, FINEST]
+    assert class_levels(1210) == [1210, 1210, FINEST, FINEST]
     assert rate_weight(128) == 2 * rate_weight(0)
 
 
 def test_steps_fall_and_interpolate_in_the_logarithm():
     table = np.stack([steps(LN_STEP, level) for level in range(FINEST + 1)])
-    assert table.shape == (1009, 2) and (np.diff(table, axis=0) < 0).all()
+    assert table.shape == (1265, 2) and (np.diff(table, axis=0) < 0).all()
     np.testing.assert_allclose(table[16], np.exp(LN_STEP[1]))
     np.testing.assert_allclose(np.log(table[24]), (LN_STEP[1] + LN_STEP[2]) / 2)
     assert (steps(LN_STEP, -1) == table[0]).all() and (steps(LN_STEP, 5000) == table[-1]).all()

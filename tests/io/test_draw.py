@@ -48,9 +48,7 @@ def test_everything_dropped_and_nothing_steep_is_drawn_too() -> None:
 
 
 def test_panels_stand_in_a_row_under_their_captions() -> None:
-    sheet = side_by_side(
-        (Image.new("RGB", (300, 200), "red"), Image.new("RGB", (300, 200), "blue")), ("a", "b")
-    )
+    sheet = side_by_side((Image.new("RGB", (300, 200), "red"), Image.new("RGB", (300, 200), "blue")), ("a", "b"))
     assert sheet.size == (2 * 300 + 3 * 12, 12 + 24 + 200 + 12)
     assert sheet.getpixel((20, 100)) == (255, 0, 0)
     assert sheet.getpixel((400, 100)) == (0, 0, 255)

@@ -42,9 +42,7 @@ def test_png_keeps_everything(tmp_path, mode):
     assert back.info["exif"] == image.info["exif"] and back.info["xmp"] == b"<x/>"
 
 
-@pytest.mark.parametrize(
-    ("suffix", "kind"), [("jpg", "JPEG"), ("webp", "WEBP"), ("avif", "AVIF"), ("TIF", "TIFF")]
-)
+@pytest.mark.parametrize(("suffix", "kind"), [("jpg", "JPEG"), ("webp", "WEBP"), ("avif", "AVIF"), ("TIF", "TIFF")])
 def test_format_follows_the_suffix(tmp_path, suffix, kind):
     image = Image.new("RGB", (32, 16), (10, 90, 200))
     image.info.update(xmp=b"<x/>", icc_profile=b"")
@@ -83,9 +81,7 @@ def test_save_refuses_what_the_format_cannot_hold(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(7), b"BM" + bytes(60)]
-)
+@pytest.mark.parametrize("data", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(7), b"BM" + bytes(60)])
 def test_load_refuses_what_is_no_picture(tmp_path, data):
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(InputError, match=r"a\.png"):
@@ -119,9 +115,7 @@ def test_load_tells_of_bits_that_pillow_drops(tmp_path):
     assert images.load(str(tmp_path / "deep.ppm")).getpixel((0, 0)) == 5
     body = b"IHDR" + struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     rows = b"IDAT" + zlib.compress(bytes(7))
-    parts = [
-        struct.pack(">I", len(p) - 4) + p + struct.pack(">I", zlib.crc32(p)) for p in (body, rows, b"IEND")
-    ]
+    parts = [struct.pack(">I", len(p) - 4) + p + struct.pack(">I", zlib.crc32(p)) for p in (body, rows, b"IEND")]
     (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     with pytest.warns(FovealWarning, match="16 bits"):
         images.load(str(tmp_path / "deep.png"))
@@ -216,9 +210,7 @@ def test_directories(tmp_path):
     pairs = images.outputs(["x/a.png", "y/b.jpg"], new, ".fov")
     assert [Path(target) for _, target in pairs] == [Path(new, "a.fov"), Path(new, "b.fov")]
     assert Path(new).is_dir()
-    assert images.outputs(["a.png"], str(tmp_path / "other") + "/", ".fov")[0][1] == str(
-        tmp_path / "other" / "a.fov"
-    )
+    assert images.outputs(["a.png"], str(tmp_path / "other") + "/", ".fov")[0][1] == str(tmp_path / "other" / "a.fov")
     assert (tmp_path / "other").is_dir()
     assert images.outputs(["x/a.png", "y/a.png"], None, ".fov")[1] == ("y/a.png", str(Path("y/a.fov")))
 

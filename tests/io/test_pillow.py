@@ -20,10 +20,7 @@ XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
 def smooth(mode: str, size: tuple[int, int]) -> Image.Image:
     """A picture of soft waves, so that few bits show it well."""
     y, x = np.mgrid[: size[1], : size[0]]
-    planes = [
-        127 + 90 * np.sin(x / 9 + k) * np.cos(y / 7 - k)
-        for k in range(len(Image.new(mode, (1, 1)).getbands()))
-    ]
+    planes = [127 + 90 * np.sin(x / 9 + k) * np.cos(y / 7 - k) for k in range(len(Image.new(mode, (1, 1)).getbands()))]
     array = np.dstack(planes).round().astype(np.uint8)
     return Image.fromarray(array[:, :, 0] if len(planes) == 1 else array)
 

@@ -32,11 +32,25 @@ WHOLE = (int, np.integer)
 NUMBER = (int, float, np.integer, np.floating)
 
 
-def compress(image: Any, *, quality: float = 60, keep: float | str = "auto", threshold: float | None = None,
-             alpha: float | None = None, mask: Any = None, effort: int = 4, target_bpp: float | None = None,
-             target_bytes: int | None = None, target_psnr: float | None = None, packets: int = 1,
-             mtu: int | None = None, model: str = registry.DEFAULT, exif: bytes | None = None,
-             icc_profile: bytes | None = None, xmp: bytes | None = None) -> bytes:
+def compress(
+    image: Any,
+    *,
+    quality: float = 60,
+    keep: float | str = "auto",
+    threshold: float | None = None,
+    alpha: float | None = None,
+    mask: Any = None,
+    effort: int = 4,
+    target_bpp: float | None = None,
+    target_bytes: int | None = None,
+    target_psnr: float | None = None,
+    packets: int = 1,
+    mtu: int | None = None,
+    model: str = registry.DEFAULT,
+    exif: bytes | None = None,
+    icc_profile: bytes | None = None,
+    xmp: bytes | None = None,
+) -> bytes:
     """Code a picture (Pillow image, or uint8 array (H, W), (H, W, 3) or (H, W, 4)) as a .fov file.
 
     quality 0..100; at most one of target_bpp, target_bytes (not exceeded when reachable) and target_psnr (RGB dB, reached
@@ -45,11 +59,20 @@ def compress(image: Any, *, quality: float = 60, keep: float | str = "auto", thr
     distortion. The tokens go into so many packets, or into as many as fit datagrams of mtu bytes each (see ``pack``).
     Metadata is the image's own unless given; b"" drops it. Raises InputError and its kind.
     """
-    check_options(quality=quality, effort=effort, target_bpp=target_bpp, target_bytes=target_bytes,
-                  target_psnr=target_psnr, packets=packets, model=model)
+    check_options(
+        quality=quality,
+        effort=effort,
+        target_bpp=target_bpp,
+        target_bytes=target_bytes,
+        target_psnr=target_psnr,
+        packets=packets,
+        model=model,
+    )
     check_partition(packets, mtu)
     picture = pixels.from_pillow(image) if isinstance(image, Image.Image) else pixels.from_array(image)
-    meta = pixels.metadata(image if isinstance(image, Image.Image) else None, exif=exif, icc_profile=icc_profile, xmp=xmp)
+    meta = pixels.metadata(
+        image if isinstance(image, Image.Image) else None, exif=exif, icc_profile=icc_profile, xmp=xmp
+    )
     chosen = choose(picture.rgb, keep=keep, threshold=threshold, alpha=alpha, mask=mask)
     encoder = Encoder(Network.load(model), picture.rgb, chosen, effort, packets, mtu)
 
@@ -126,20 +149,34 @@ def check_partition(packets: int, mtu: int | None) -> None:
         datagrams.check(mtu)
 
 
-def contents_of(encoder: Encoder, stream: Stream, *, mode: Any = "RGB", **chunks: bytes | None) -> container.Contents:
+def contents_of(encoder: Encoder, stream: Stream, *, mode: Any = "RGB", **chunks: Any) -> container.Contents:
     """A stream with its header, ready for the container."""
     weights, (height, width) = encoder.network.weights, encoder.rgb.shape[:2]
-    head = Header(width=width, height=height, mode=mode, alpha=chunks.get("alpha") is not None,
-                            model=weights.id, weights=weights.digest, level=stream.level,
-                            packets=len(stream.packets), classes=stream.class_count)
+    head = Header(
+        width=width,
+        height=height,
+        mode=mode,
+        alpha=chunks.get("alpha") is not None,
+        model=weights.id,
+        weights=weights.digest,
+        level=stream.level,
+        packets=len(stream.packets),
+        classes=stream.class_count,
+    )
     sent = tuple(container.Packet(i, p) for i, p in enumerate(stream.packets))
     return container.Contents(header=head, classes=stream.class_map, base=stream.base, packets=sent, **chunks)
 
 
 def check_options(**options: Any) -> None:
     """InputError naming the value and the remedy for an option outside its range."""
-    ranges = {"quality": (0, 100), "effort": (1, 9), "target_bpp": (1e-9, 1e9), "target_bytes": (1, 1 << 40),
-              "target_psnr": (1e-9, 1000), "packets": (1, 65535)}
+    ranges = {
+        "quality": (0, 100),
+        "effort": (1, 9),
+        "target_bpp": (1e-9, 1e9),
+        "target_bytes": (1, 1 << 40),
+        "target_psnr": (1e-9, 1000),
+        "packets": (1, 65535),
+    }
     for name, (low, high) in ranges.items():
         value, kind = options[name], WHOLE if name in ("effort", "packets") else NUMBER
         absent = value is None and name.startswith("target")
@@ -152,11 +189,20 @@ def check_options(**options: Any) -> None:
     registry.path_of(options["model"])
 
 
-def choose(rgb: NDArray[np.uint8], *, keep: float | str, threshold: float | None, alpha: float | None, mask: Any
-           ) -> NDArray[np.uint8] | None:
+def choose(
+    rgb: NDArray[np.uint8], *, keep: float | str, threshold: float | None, alpha: float | None, mask: Any
+) -> NDArray[np.uint8] | None:
     """Forced importance classes (h, w), or None when rate and distortion decide ('auto')."""
-    given = [n for n, v in (("keep", keep not in ("auto", "all") or None), ("threshold", threshold), ("alpha", alpha),
-                            ("mask", mask)) if v is not None]
+    given = [
+        n
+        for n, v in (
+            ("keep", keep not in ("auto", "all") or None),
+            ("threshold", threshold),
+            ("alpha", alpha),
+            ("mask", mask),
+        )
+        if v is not None
+    ]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} are given together; choose one way to drop patches")
     if mask is not None:
@@ -179,8 +225,16 @@ def choose(rgb: NDArray[np.uint8], *, keep: float | str, threshold: float | None
     return ranking.by_share(means, float(keep))[0]
 
 
-def importance(image: Any, *, keep: float | str = "auto", threshold: float | None = None, alpha: float | None = None,
-                   mask: Any = None, quality: float = 60, model: str = registry.DEFAULT) -> ImportanceMap:
+def importance(
+    image: Any,
+    *,
+    keep: float | str = "auto",
+    threshold: float | None = None,
+    alpha: float | None = None,
+    mask: Any = None,
+    quality: float = 60,
+    model: str = registry.DEFAULT,
+) -> ImportanceMap:
     """What the encoder sees of a picture: gradient, its mean per patch, and the classes ``compress`` would use."""
     rgb = (pixels.from_pillow(image) if isinstance(image, Image.Image) else pixels.from_array(image)).rgb
     gradient = ranking.gradient(rgb)
@@ -189,10 +243,14 @@ def importance(image: Any, *, keep: float | str = "auto", threshold: float | Non
     if classes is None:
         classes = Encoder(Network.load(model), rgb, None, 4, 1).at(quantize.level_of(quality)).classes
     kept = int((classes > 0).sum())
-    forced = threshold if threshold is not None else (
-        float(means[classes > 0].min()) if mask is None and keep != "auto" and kept < classes.size else 0.0)
-    return ImportanceMap(gradient, means, classes, forced, kept / classes.size,
-                         ranking.ratio(classes.size, classes.size - kept))
+    forced = (
+        threshold
+        if threshold is not None
+        else (float(means[classes > 0].min()) if mask is None and keep != "auto" and kept < classes.size else 0.0)
+    )
+    return ImportanceMap(
+        gradient, means, classes, forced, kept / classes.size, ranking.ratio(classes.size, classes.size - kept)
+    )
 
 
 def _search(encoder: Encoder, fits: Any, above: bool) -> Stream:
@@ -225,7 +283,7 @@ def golden_digest(model: str = registry.DEFAULT) -> str:
     rgb = np.stack([(p % 256).astype(np.uint8) for p in planes], -1)
     network = Network.load(model)
     found = hashlib.sha256()
-    for level in (96, 605, 1008):
+    for level in (96, 605, 1264):
         encoder = Encoder(network, rgb, None, 4, 3)
         contents = contents_of(encoder, encoder.at(level))
         values = decode(network, contents, "error").values.to(torch.int32).numpy()

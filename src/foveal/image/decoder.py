@@ -44,8 +44,16 @@ def salience_of(values: Tensor, index: BaseIndex) -> Ints:
     return np.asarray((values[:, 3:].abs().sum(1) + steps).to(torch.int64).numpy())
 
 
-def run_slices(network: Network, base: Tensor, features: Tensor, index: BaseIndex, levels: list[int], which: Tensor,
-               at: Tensor, symbols_of: Callable[[int, int, Tensor, Tensor], Tensor]) -> Tensor:
+def run_slices(
+    network: Network,
+    base: Tensor,
+    features: Tensor,
+    index: BaseIndex,
+    levels: list[int],
+    which: Tensor,
+    at: Tensor,
+    symbols_of: Callable[[int, int, Tensor, Tensor], Tensor],
+) -> Tensor:
     """Walk the channel slices of tokens ``at``; ``symbols_of(a, b, mean, index)`` supplies each slice's symbols, from
     the picture or from the stream. Returns values (n, D), thumbnail included. Shared by both sides, so they agree."""
     prior = network.prior
@@ -117,8 +125,9 @@ class Decoding:
                 base[at] = reconstruct(to_tensor(symbols, prior.dtype), base_mean)
         return base, features
 
-    def _fill(self, part: Ints, coder: rangecoder.Puller | None, watch: Callable[[int, Ints, Ints], None] | None = None
-              ) -> None:
+    def _fill(
+        self, part: Ints, coder: rangecoder.Puller | None, watch: Callable[[int, Ints, Ints], None] | None = None
+    ) -> None:
         """The values of the tokens ``part``, with symbols from ``coder``, or all zero without one."""
         at, number = torch.from_numpy(part), itertools.count()
 

@@ -41,8 +41,15 @@ class Encoder:
     """A picture's coefficients and latents, to be quantised at any level. All float work is fp64, so that rounding
     decides alike on every machine."""
 
-    def __init__(self, network: Network, rgb: NDArray[np.uint8], classes: NDArray[np.uint8] | None, effort: int,
-                 packet_count: int, mtu: int | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        rgb: NDArray[np.uint8],
+        classes: NDArray[np.uint8] | None,
+        effort: int,
+        packet_count: int,
+        mtu: int | None = None,
+    ) -> None:
         self.network, self.effort, self.packet_count, self.mtu, self.rgb = network, effort, packet_count, mtu, rgb
         self.grid = patches.grid(*rgb.shape[:2])
         self.index = BaseIndex(*self.grid)
@@ -78,8 +85,13 @@ class Encoder:
             head.push(symbols.ravel(), index.ravel())
             if watch:
                 watch(symbols, index)
-        return Stream(level, classes, classmap.compress(classes), head.finish(),
-                      sent.payloads(self.network.tables, self.packet_count, self.mtu))
+        return Stream(
+            level,
+            classes,
+            classmap.compress(classes),
+            head.finish(),
+            sent.payloads(self.network.tables, self.packet_count, self.mtu),
+        )
 
     def _base(self, level: int) -> tuple[tuple[Ints, Ints], list[tuple[Ints, Ints]], Tensor, Tensor, Ints]:
         """Hyper-latent and thumbnail -> their symbols and indices, decoded thumbnail, features, salience."""
@@ -108,8 +120,9 @@ class Encoder:
         symbols = quantize.optimised(r, i, weight, self.network.tables.cost)
         return np.where(i < self.network.tables.silent, 0, symbols)
 
-    def _slices(self, level: int, latents: Tensor, classes: NDArray[np.uint8], base: Tensor, features: Tensor, part: Ints
-                ) -> tuple[list[tuple[Ints, Ints, NDArray[np.float64]]], Tensor]:
+    def _slices(
+        self, level: int, latents: Tensor, classes: NDArray[np.uint8], base: Tensor, features: Tensor, part: Ints
+    ) -> tuple[list[tuple[Ints, Ints, NDArray[np.float64]]], Tensor]:
         """Symbols, scale indices and residuals (n, b - a) of every channel slice of the tokens ``part``, and the values
         (n, D) that a decoder will have. A token of class 0 has zero symbols."""
         network, levels = self.network, quantize.class_levels(level)
@@ -130,7 +143,9 @@ class Encoder:
         values = run_slices(network, base, features, self.index, levels, which, at, symbols_of)
         return out, values
 
-    def _refined(self, level: int, latents: Tensor, classes: NDArray[np.uint8], base: Tensor, features: Tensor) -> Tensor:
+    def _refined(
+        self, level: int, latents: Tensor, classes: NDArray[np.uint8], base: Tensor, features: Tensor
+    ) -> Tensor:
         """Latents moved, round by round, towards what the decoder's pixels ask for; those with the least true D + R/lambda.
         At a fixed point, quantising them has minimised rate plus pixel error to second order. The gradient is fp32, so
         these efforts may choose other symbols on another machine; what a file decodes to is the same everywhere."""
@@ -160,7 +175,9 @@ class Encoder:
             start = BASE
             for symbols, index, residual in self._slices(level, self.coefficients, everything, base, features, part)[0]:
                 w = weight[start : start + symbols.shape[1]]
-                total += (w * (residual**2 - (residual - symbols) ** 2) - self.network.tables.cost(symbols, index)).sum(1)
+                total += (w * (residual**2 - (residual - symbols) ** 2) - self.network.tables.cost(symbols, index)).sum(
+                    1
+                )
                 start += symbols.shape[1]
             gain.append(total)
         return (np.concatenate(gain) > 0).astype(np.uint8).reshape(self.grid)

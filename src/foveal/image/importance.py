@@ -19,7 +19,7 @@ CLASSES = 4
 
 def gradient(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Sobel magnitude of luma: (H, W, 3) uint8 -> (H, W) float32, in grey levels per pixel, edges replicated."""
-    luma = (rgb.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))
+    luma = rgb.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     p = np.pad(luma, 1, mode="edge")
     dx = (p[:-2, 2:] - p[:-2, :-2]) + 2 * (p[1:-1, 2:] - p[1:-1, :-2]) + (p[2:, 2:] - p[2:, :-2])
     dy = (p[2:, :-2] - p[:-2, :-2]) + 2 * (p[2:, 1:-1] - p[:-2, 1:-1]) + (p[2:, 2:] - p[:-2, 2:])
@@ -81,5 +81,7 @@ def by_mask(mask: NDArray[np.generic], height: int, width: int) -> NDArray[np.ui
         if mask.min() < 0 or mask.max() >= CLASSES:
             raise InputError(f"classes reach {mask.max()}; a grid of classes holds 0..{CLASSES - 1}")
         return mask.astype(np.uint8)
-    raise InputError(f"mask is {mask.shape[1]}x{mask.shape[0]}; it must be {width}x{height} like the picture, or "
-                     f"{w}x{h} like its grid of patches")
+    raise InputError(
+        f"mask is {mask.shape[1]}x{mask.shape[0]}; it must be {width}x{height} like the picture, or "
+        f"{w}x{h} like its grid of patches"
+    )

@@ -39,7 +39,10 @@ class Network:
         self.prior = IntegerPrior({k[6:]: v for k, v in t.items() if k.startswith("prior.")}, size.cuts)
         self.tables = Tables(t["tables.counts"].numpy(), t["tables.reach"].numpy(), int(t["tables.silent"][0]))
         self._ln_step = t["ln_step"].double().numpy()
-        self._coarse, self._fine = _filled(Shortcut(size), "shortcut", t).double(), _filled(Shortcut(size), "shortcut", t)
+        self._coarse, self._fine = (
+            _filled(Shortcut(size), "shortcut", t).double(),
+            _filled(Shortcut(size), "shortcut", t),
+        )
         self._analysis = _filled(Analysis(size), "analysis", t).double()
         self._hyper = _filled(HyperAnalysis(size), "hyper", t).double()
         self._synthesis = _filled(Synthesis(size), "synthesis", t)
@@ -57,7 +60,7 @@ class Network:
     @torch.no_grad()
     def coefficients(self, patches: NDArray[np.uint8], grid: tuple[int, int]) -> Tensor:
         """(T, 768) uint8 -> linear coefficients, mean removed, (T, D) fp64"""
-        return torch.cat([self._coarse(part.double()) for part in torch.from_numpy(patches).split(BAND)])
+        return torch.cat([self._coarse(part.double()) for part in torch.split(torch.from_numpy(patches), BAND)])
 
     @torch.no_grad()
     def hyper_latent(self, steps: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -83,8 +86,9 @@ class Network:
         return out
 
     @torch.no_grad()
-    def synthesise(self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int]
-                   ) -> NDArray[np.uint8]:
+    def synthesise(
+        self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int]
+    ) -> NDArray[np.uint8]:
         """values (T, D) in 64ths of a step (of the picture's ``level`` for the thumbnail, of the token's among ``levels``
         (T,) for the rest; both in sixteenths of a level), masked (T,) bool -> (16h, 16w, 3) uint8"""
         h, w = grid
@@ -95,8 +99,9 @@ class Network:
             out[PATCH * band[2] : PATCH * band[3]] = own.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         return out
 
-    def targets(self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int],
-                rgb: NDArray[np.uint8]) -> tuple[Tensor, float]:
+    def targets(
+        self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int], rgb: NDArray[np.uint8]
+    ) -> tuple[Tensor, float]:
         """Where the latents decoded from ``values`` should rather be for the pixels to come nearer to ``rgb`` (H, W, 3):
         one Newton step on the squared error, whose curvature is that of the orthonormal shortcut. (T, D) fp64, and the error
         (summed over pixels, mean over colours) of the latents as they are."""
@@ -114,18 +119,24 @@ class Network:
 
     def _dequantise(self, values: Tensor, level: int, levels: Tensor) -> Tensor:
         """Values (T, D) -> latents (T, D) fp32"""
-        keys, which = levels.unique(return_inverse=True)
+        keys, which = torch.unique(levels, return_inverse=True)
         step = torch.stack([self.steps(int(k)) for k in keys])[which].float()
         step[:, : self.prior.cuts[0]] = self.steps(level)[: self.prior.cuts[0]].float()
         return values.float() / VALUE_UNIT * step
 
-    def _render(self, latents: Tensor, levels: Tensor, masked: Tensor, w: int, band: tuple[int, int, int, int]) -> Tensor:
+    def _render(
+        self, latents: Tensor, levels: Tensor, masked: Tensor, w: int, band: tuple[int, int, int, int]
+    ) -> Tensor:
         """Latents of all tokens (T, D) -> (3, rows, 16w) float pixels of one band, its halo cut off"""
         first, last, start, end = band
         rows, shape = slice(first * w, last * w), (1, last - first, w)
-        pixels: Tensor = self._synthesis(latents[rows].view(*shape, -1), levels[rows].float().view(shape) / 16,
-                                         masked[rows].view(shape), self._fine,
-                                         GridWindows(torch.ones(shape, dtype=torch.bool)))[0]
+        pixels: Tensor = self._synthesis(
+            latents[rows].view(*shape, -1),
+            levels[rows].float().view(shape) / 16,
+            masked[rows].view(shape),
+            self._fine,
+            GridWindows(torch.ones(shape, dtype=torch.bool)),
+        )[0]
         return pixels[:, PATCH * (start - first) : PATCH * (end - first)]
 
 

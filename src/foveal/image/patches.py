@@ -15,7 +15,9 @@ def grid(height: int, width: int) -> tuple[int, int]:
 
 def pad(plane: NDArray[np.generic]) -> NDArray[np.generic]:
     """(H, W, ...) -> whole patches, mirrored at the lower and right edge (any size from 1x1)."""
-    rows, cols = (np.abs((np.arange(-(-n // PATCH) * PATCH) + n - 1) % max(2 * n - 2, 1) - (n - 1)) for n in plane.shape[:2])
+    rows, cols = (
+        np.abs((np.arange(-(-n // PATCH) * PATCH) + n - 1) % max(2 * n - 2, 1) - (n - 1)) for n in plane.shape[:2]
+    )
     out: NDArray[np.generic] = plane[rows][:, cols]
     return out
 

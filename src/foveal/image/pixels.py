@@ -59,9 +59,7 @@ class Pixels:
         height, width = self.rgb.shape[:2]
         _check_size(width, height)
         if self.alpha is not None and (self.alpha.dtype != np.uint8 or self.alpha.shape != (height, width)):
-            raise InputError(
-                f"alpha is {self.alpha.dtype} {self.alpha.shape}, expected uint8 {height, width}"
-            )
+            raise InputError(f"alpha is {self.alpha.dtype} {self.alpha.shape}, expected uint8 {height, width}")
 
 
 class Metadata(NamedTuple):
@@ -150,9 +148,7 @@ def _from_cmyk(image: Image.Image) -> Image.Image:
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, OSError, ValueError):
             converted = None
         if converted is not None:
@@ -320,9 +316,7 @@ def _check_single(image: Image.Image) -> None:
 
 def _load(image: Image.Image) -> None:
     """Read the pixels if that has not happened; the file's faults become InputError."""
-    if not image.mode.startswith("I") and any(
-        _DEEP.search(str(tile[-1])) for tile in getattr(image, "tile", ())
-    ):
+    if not image.mode.startswith("I") and any(_DEEP.search(str(tile[-1])) for tile in getattr(image, "tile", ())):
         _warn(f"16 bits a sample, read as 8-bit {image.mode}")
     try:
         image.load()

@@ -9,7 +9,7 @@ Q-formats
     value, mean  1/64 of a step     clamped to +-131071; value = 64 * symbol + mean
     activation   1/64               0..511 after a clamped ReLU, -511..511 as a signed input
     index        1/16, then whole   scale index 0..63, scale = 0.11 * exp(index * spacing) steps
-    level        1/16               0..1008
+    level        1/16               0..1264
 
 Example: mean output 32 (half a scale), scale table entry 256 (one step) -> mean (32*256 + 128) >> 8 = 32 = half a step.
 """
@@ -26,7 +26,7 @@ SCALES = 64
 VALUE_UNIT = 64  # values and means per quantiser step
 VALUE_MAX = 131071
 ACT_MAX = 511
-FINEST = 1008
+FINEST = 1264
 EXACT = 1 << 24
 DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1), (-1, -3), (-1, 3), (1, -3), (1, 3), (-3, -1), (-3, 1), (3, -1), (3, 1))
 AXIAL = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -2), (-1, 2), (1, -2), (1, 2), (-2, -1), (-2, 1), (2, -1), (2, 1))
@@ -64,12 +64,14 @@ class BaseIndex:
     def __init__(self, h: int, w: int, device: torch.device | str = "cpu") -> None:
         which = base_pass(h, w).flatten()
         self.tokens = [torch.nonzero(which == i)[:, 0].to(device) for i in range(len(PASSES))]
-        self.around = [neighbours(h, w, o, s)[t.cpu()].to(device) for (o, s), t in zip(PASSES, self.tokens)]
+        self.around = [
+            neighbours(h, w, o, s)[t.cpu()].to(device) for (o, s), t in zip(PASSES, self.tokens, strict=True)
+        ]
         self.ring = neighbours(h, w, RING, 1).to(device)
 
 
 class Dense:
-    """Integer linear layer: floor((x @ w + b) / 2^shift), ``b`` holding the half that makes it round. ``extra`` (64, out)
+    """Integer linear layer: floor((x @ w + b) / 2^shift), ``b`` holding the half that makes it round. ``extra`` (80, out)
     are the level-dependent biases that will be added."""
 
     def __init__(self, weight: Tensor, bias: Tensor, shift: Tensor, extra: Tensor | None, dtype: torch.dtype) -> None:
@@ -105,8 +107,9 @@ class IntegerPrior:
         self.squash_table = torch.bucketize(magnitude, tensors["squash_from"].to(torch.int64), right=True).to(dtype)
         self.z1, self.z2, self.c1, self.c2 = (self._dense(n) for n in ("z1", "z2", "c1", "c2"))
         self.b1, self.b2 = ([self._dense(f"{n}.{i}") for i in range(len(PASSES))] for n in ("b1", "b2"))
-        self.s1, self.s2, self.s3 = ([self._dense(f"{n}.{i}") for i in range(len(self.cuts) - 1)]
-                                     for n in ("s1", "s2", "s3"))
+        self.s1, self.s2, self.s3 = (
+            [self._dense(f"{n}.{i}") for i in range(len(self.cuts) - 1)] for n in ("s1", "s2", "s3")
+        )
 
     def _dense(self, name: str) -> Dense:
         extra = self.t[f"{name[0]}_level"] if name in ("z1", "c1") else None
@@ -114,7 +117,7 @@ class IntegerPrior:
         return Dense(weight, bias, shift, extra, self.dtype)
 
     def row(self, name: str, level: int) -> Tensor:
-        """A level-dependent table (64, C) at ``level`` (sixteenths): (C,) interpolated, rounded down."""
+        """A level-dependent table (80, C) at ``level`` (sixteenths): (C,) interpolated, rounded down."""
         table, (whole, part) = self.t[name].to(torch.int64), divmod(min(max(level, 0), FINEST), 16)
         return (table[whole] * (16 - part) + table[min(whole + 1, len(table) - 1)] * part) >> 4
 
@@ -158,8 +161,9 @@ class IntegerPrior:
         mean, scale = self._mean_index(self.b2[step](x), self.row(f"base_spread.{step}", level).to(self.dtype))
         return mean + guess, scale
 
-    def context(self, base: Tensor, features: Tensor, ring: Tensor, levels: Sequence[int], which: Tensor, at: Tensor
-                ) -> Tensor:
+    def context(
+        self, base: Tensor, features: Tensor, ring: Tensor, levels: Sequence[int], which: Tensor, at: Tensor
+    ) -> Tensor:
         """Decoded thumbnail of all tokens (T, BASE), features (T, 64) -> (n, context) for the tokens ``at`` (n,);
         ``which`` (n,) picks each one's entry of ``levels``."""
         near, own = torch.nn.functional.pad(base, (0, 0, 0, 1))[ring[at]], base[at]

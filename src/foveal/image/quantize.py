@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-FINEST = 1008  # sixteenths of a level
+FINEST = 1264  # sixteenths of a level
 CLASS_LEVELS = 64  # one class finer, in sixteenths
 LAMBDA_MIN = 0.0004
 SYMBOL_MAX = 2040  # 64 * 2040 stays inside the prior's value range
 
 
 def level_of(quality: float) -> int:
-    """Quality 0..100 -> level in sixteenths, 0..1008."""
+    """Quality 0..100 -> level in sixteenths, 0..1264."""
     return round(min(max(quality, 0.0), 100.0) * FINEST / 100)
 
 
@@ -37,7 +37,7 @@ def rate_weight(level: int) -> float:
 
 
 def steps(ln_step: Floats, level: int) -> Floats:
-    """ln_step (64, D) -> quantiser step of every channel (D,), interpolated between levels in the logarithm."""
+    """ln_step (80, D) -> quantiser step of every channel (D,), interpolated between levels in the logarithm."""
     whole, part = divmod(min(max(level, 0), FINEST), 16)
     upper = ln_step[min(whole + 1, len(ln_step) - 1)]
     out: Floats = np.exp(ln_step[whole] + (upper - ln_step[whole]) * (part / 16))

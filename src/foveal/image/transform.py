@@ -46,8 +46,17 @@ class Size:
 
 SIZES = {
     "s": Size(),
-    "m": Size(width=512, heads=8, mlp=3, encoder_blocks=4, decoder_blocks=5, detail=128, detail_blocks=3,
-              context=256, cuts=(BASE, 24, 64, 112, 176, 264, 384)),
+    "m": Size(
+        width=512,
+        heads=8,
+        mlp=3,
+        encoder_blocks=4,
+        decoder_blocks=5,
+        detail=128,
+        detail_blocks=3,
+        context=256,
+        cuts=(BASE, 24, 64, 112, 176, 264, 384),
+    ),
 }
 
 
@@ -64,8 +73,10 @@ def dct_basis(size: Size) -> tuple[Tensor, Tensor]:
     u, v = torch.meshgrid(n, n, indexing="ij")
     frequency = (u**2 + v**2).sqrt().flatten()
     order = frequency.argsort(stable=True)
-    to_ycc = torch.tensor([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]],
-                          dtype=torch.float64)
+    to_ycc = torch.tensor(
+        [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]],
+        dtype=torch.float64,
+    )
     to_rgb = torch.linalg.inv(to_ycc)
     weight = to_rgb.square().sum(0).sqrt() / math.sqrt(3)
     rows_a, rows_s, keys = [], [], []
@@ -195,7 +206,8 @@ class Block(nn.Module):
         logits = logits.masked_fill(~windows.masks[self.odd], -1e4)
         mixed = (logits.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(n, tokens, width)
         x = x + self.proj(windows.join(mixed, self.odd))
-        return x + self.fc2(F.hardswish(self.fc1(self.norm2(x))))
+        out: Tensor = x + self.fc2(F.hardswish(self.fc1(self.norm2(x))))
+        return out
 
 
 class Shortcut(nn.Module):
@@ -258,7 +270,8 @@ class HyperAnalysis(nn.Module):
         x = F.pad(x, (0, 0, 0, -x.shape[2] % 4, 0, -x.shape[1] % 4))
         b, h, w, c = x.shape
         x = x.view(b, h // 4, 4, w // 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(b, h // 4, w // 4, 16 * c)
-        return self.out(F.hardswish(self.pool(x)))
+        out: Tensor = self.out(F.hardswish(self.pool(x)))
+        return out
 
 
 class Synthesis(nn.Module):
@@ -279,8 +292,9 @@ class Synthesis(nn.Module):
             assert end.bias is not None
             nn.init.zeros_(end.bias)
 
-    def forward(self, latents: Tensor, level: Tensor, masked: Tensor, shortcut: Shortcut,
-                windows: GridWindows) -> Tensor:
+    def forward(
+        self, latents: Tensor, level: Tensor, masked: Tensor, shortcut: Shortcut, windows: GridWindows
+    ) -> Tensor:
         """latents (B, h, w, D) float, mean removed; level (B, h, w) in [0, 63]; masked (B, h, w) bool
         -> (B, 3, 16h, 16w) pixel values, unclamped."""
         b, h, w, _ = latents.shape

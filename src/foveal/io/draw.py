@@ -54,18 +54,14 @@ def importance_picture(image: Image.Image, importance: Importance) -> Image.Imag
         _class_caption(importance.classes),
     )
     classes = importance.classes
-    return side_by_side(
-        (_heat(importance.gradient), _kept(picture, classes), _tinted(picture, classes)), captions
-    )
+    return side_by_side((_heat(importance.gradient), _kept(picture, classes), _tinted(picture, classes)), captions)
 
 
 def side_by_side(panels: tuple[Image.Image, ...], captions: tuple[str, ...]) -> Image.Image:
     """Panels of one size in a row on white, each under its caption; scaled to at most 640 pixels a side."""
     shown = [_scaled(panel) for panel in panels]
     font = ImageFont.load_default(15)
-    across = [
-        max(panel.width, int(font.getlength(text))) for panel, text in zip(shown, captions, strict=True)
-    ]
+    across = [max(panel.width, int(font.getlength(text))) for panel, text in zip(shown, captions, strict=True)]
     top = MARGIN + 24
     size = (sum(across) + MARGIN * (len(shown) + 1), top + max(panel.height for panel in shown) + MARGIN)
     sheet = Image.new("RGB", size, PAPER)
@@ -104,9 +100,7 @@ def _stretch(per_patch: NDArray[Any], size: tuple[int, int]) -> Image.Image:
 
 def _kept(picture: Image.Image, classes: NDArray[np.uint8]) -> Image.Image:
     """The picture, with dropped patches as faint grey."""
-    faint = Image.blend(
-        ImageOps.grayscale(picture).convert("RGB"), Image.new("RGB", picture.size, PAPER), 0.75
-    )
+    faint = Image.blend(ImageOps.grayscale(picture).convert("RGB"), Image.new("RGB", picture.size, PAPER), 0.75)
     return Image.composite(picture, faint, _stretch(255 * (classes > 0), picture.size))
 
 
@@ -121,9 +115,7 @@ def _tinted(picture: Image.Image, classes: NDArray[np.uint8]) -> Image.Image:
 def _class_caption(classes: NDArray[np.uint8]) -> str:
     names = ("dropped (grey)", "1 (blue)", "2 (yellow)", "3 (red)")
     shares = [float((classes == number).mean()) for number in range(len(names))]
-    return "classes: " + ", ".join(
-        f"{n} {share:.0%}" for n, share in zip(names, shares, strict=True) if share
-    )
+    return "classes: " + ", ".join(f"{n} {share:.0%}" for n, share in zip(names, shares, strict=True) if share)
 
 
 def _scaled(panel: Image.Image) -> Image.Image:

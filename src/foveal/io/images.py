@@ -138,9 +138,7 @@ def outputs(inputs: Sequence[str], output: str | None, suffix: str) -> list[tupl
 def _beside(source: str, directory: str | None, suffix: str) -> str:
     if source == PIPE:
         if directory is not None:
-            raise InputError(
-                f"standard input has no name to use in {directory}; name the output file with -o"
-            )
+            raise InputError(f"standard input has no name to use in {directory}; name the output file with -o")
         return PIPE
     target = Path(source).with_name(Path(source).stem + suffix) if Path(source).stem else None
     if target is None:
@@ -168,9 +166,7 @@ def _check_distinct(pairs: list[tuple[str, str]]) -> None:
             continue
         place = os.path.realpath(target)
         if place in sources:
-            raise InputError(
-                f"{source} would overwrite the input {sources[place]}; choose another name with -o"
-            )
+            raise InputError(f"{source} would overwrite the input {sources[place]}; choose another name with -o")
         if place in taken:
             raise InputError(f"{taken[place]} and {source} would both become {target}; encode them apart")
         taken[place] = source
@@ -219,9 +215,7 @@ def _format_of(path: str) -> str:
         raise InputError(f"{path}: this writes decoded pictures; foveal encode writes .fov files")
     kind = Image.registered_extensions().get(suffix)
     if kind is None or kind not in Image.SAVE:
-        raise InputError(
-            f"{path}: no format writes {suffix or 'a name without suffix'}; use .png, .jpg or .webp"
-        )
+        raise InputError(f"{path}: no format writes {suffix or 'a name without suffix'}; use .png, .jpg or .webp")
     return kind
 
 

@@ -27,7 +27,7 @@ def calibrate(model: ImageModel, crops: Callable[[int], Tensor]) -> None:
     prior.scale.copy_((t.abs().mean((0, 1)) * 0.8 + 0.5).log())
     index = BaseIndex(h, w, images.device)
     thumb = t[..., :BASE]
-    for i, (tokens, around) in enumerate(zip(index.tokens, index.around)):
+    for i, (tokens, around) in enumerate(zip(index.tokens, index.around, strict=True)):
         if i == 0:
             prior.base_scale[i] = (thumb.abs().mean((0, 1)) + 0.5).log()
             continue

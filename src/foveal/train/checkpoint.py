@@ -1,7 +1,6 @@
 """Training state in one safetensors file: float weights, moving average, nothing else. Restarts need no optimiser."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -17,7 +16,16 @@ def save(path: Path, state: dict[str, Tensor], facts: dict[str, object]) -> None
     temporary = path.with_name(path.name + ".part")
     tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in state.items()}
     save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
-    os.replace(temporary, path)
+    temporary.replace(path)
+
+
+def halve(path: Path, out: Path) -> None:
+    """Copy a checkpoint with its weights as fp16: enough to go on from, half the bytes."""
+    with safe_open(path, "pt") as f:
+        metadata, tensors = f.metadata(), {k: f.get_tensor(k).half() for k in f.keys()}
+    temporary = out.with_name(out.name + ".part")
+    save_file(tensors, temporary, metadata=metadata)
+    temporary.replace(out)
 
 
 def size_of(path: Path) -> str:

@@ -42,9 +42,7 @@ def evaluate(model: ImageModel, held: list[Tensor], fake: bool) -> list[tuple[fl
         for image in large(held)[:PICTURES]:
             out, shown = _coded(model, image, level, fake)
             rows.append((out["bpp"].item(), psnr_db((shown - _centre(image)).square().mean()).item()))
-        points.append(
-            (sum(r[0] for r in rows) / max(len(rows), 1), sum(r[1] for r in rows) / max(len(rows), 1))
-        )
+        points.append((sum(r[0] for r in rows) / max(len(rows), 1), sum(r[1] for r in rows) / max(len(rows), 1)))
     return points
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +11,29 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from foveal.image.prior import ACT_MAX, EXACT, SCALES, VALUE_MAX, VALUE_UNIT
-from foveal.image.transform import LEVELS, SIZES, interpolate
+from foveal.image.transform import SIZES, interpolate
 from foveal.train import checkpoint
-from foveal.train.losses import ImageModel
+from foveal.train.losses import ImageModel, ln_steps
 from foveal.train.twin import SCALE_MIN, SPACING, PriorTwin
 
 UNIT = 64  # activations per 1.0
 INDEX_UNIT = 16 / SPACING  # sixteenths of a scale index per unit of log-scale
 REACH_MAX = 255
+FILE_LEVELS = 80  # of a file; trained are 0..63
 
 
-def _dense(
-    name: str, layer: nn.Linear, unit: Tensor | float, extra: Tensor | None = None
-) -> dict[str, Tensor]:
+def _dense(name: str, layer: nn.Module, unit: Tensor | float, extra: Tensor | None = None) -> dict[str, Tensor]:
     """Integers W, b, shift with (W x + b) >> shift = unit * layer(x / 64), each output's shift as large as exactness
-    in fp32 allows. ``extra`` (64, out): level-dependent biases, added to the sum."""
+    in fp32 allows. ``extra`` (80, out): level-dependent biases, added to the sum."""
+    assert isinstance(layer, nn.Linear)
     assert isinstance(layer, nn.Linear)
     unit = torch.as_tensor(unit, dtype=torch.float64).expand(layer.out_features)
     weight = layer.weight.double() * (unit / UNIT)[:, None]
     bias = layer.bias.double() * unit
-    add = (
-        extra.double() * unit
-        if extra is not None
-        else torch.zeros(1, layer.out_features, dtype=torch.float64)
-    )
+    add = extra.double() * unit if extra is not None else torch.zeros(1, layer.out_features, dtype=torch.float64)
     reach = weight.abs().sum(1) * ACT_MAX + bias.abs() + add.abs().amax(0) + 1
     shift = torch.floor(torch.log2((EXACT - 1 - ACT_MAX * layer.in_features) / reach))
-    shift = torch.minimum(shift, torch.floor(torch.log2(32000 / weight.abs().amax(1).clamp_min(1e-9)))).clamp(
-        1, 20
-    )
+    shift = torch.minimum(shift, torch.floor(torch.log2(32000 / weight.abs().amax(1).clamp_min(1e-9)))).clamp(1, 20)
     scale = torch.exp2(shift)
     out = {
         f"{name}.weight": (weight * scale[:, None]).round().to(torch.int16),
@@ -53,8 +46,8 @@ def _dense(
 
 
 def integer_prior(prior: PriorTwin, ln_step: Tensor) -> dict[str, Tensor]:
-    """All integer arrays of ``IntegerPrior``. ``ln_step`` (64, D)."""
-    levels = torch.arange(LEVELS, dtype=torch.float32)
+    """All integer arrays of ``IntegerPrior``. ``ln_step`` (80, D)."""
+    levels = torch.arange(FILE_LEVELS, dtype=torch.float32)
 
     def rows(table: Tensor) -> Tensor:
         return interpolate(table, levels)
@@ -73,11 +66,11 @@ def integer_prior(prior: PriorTwin, ln_step: Tensor) -> dict[str, Tensor]:
         return torch.cat([torch.full((n,), float(UNIT)), torch.full((n,), 2 * INDEX_UNIT)])
 
     base = prior.size.cuts[0]
-    for i, (b1, b2) in enumerate(zip(prior.b1, prior.b2)):
+    for i, (b1, b2) in enumerate(zip(prior.b1, prior.b2, strict=True)):
         out |= _dense(f"b1.{i}", b1, UNIT) | _dense(f"b2.{i}", b2, halves(base))
         out[f"linear.{i}"] = (prior.linear[i] * 16384).round().to(torch.int16)
         out[f"base_spread.{i}"] = to_index(prior.base_scale[i] - ln_step[:, :base])
-    for i, (s1, s2, s3) in enumerate(zip(prior.s1, prior.s2, prior.s3)):
+    for i, (s1, s2, s3) in enumerate(zip(prior.s1, prior.s2, prior.s3, strict=True)):
         out |= (
             _dense(f"s1.{i}", s1, UNIT)
             | _dense(f"s2.{i}", s2, UNIT)
@@ -134,22 +127,20 @@ def fitted_tables(
     return probabilities, reach
 
 
-def export(
-    weights: Path, out: Path, histogram: np.ndarray[Any, Any] | None = None, silent: int = 0
-) -> dict[str, Any]:
+def export(weights: Path, out: Path, histogram: np.ndarray[Any, Any] | None = None, silent: int = 0) -> dict[str, Any]:
     """Write the shipped weights of the training checkpoint ``weights``; returns the facts stored with them."""
     model = ImageModel(SIZES[checkpoint.size_of(weights)])
     facts = checkpoint.load(weights, model)
     model = model.float().eval()
     with torch.no_grad():
-        ln_step = interpolate(model.ln_step, torch.arange(LEVELS, dtype=torch.float32))
+        ln_step = ln_steps(model.size.latent, torch.arange(FILE_LEVELS, dtype=torch.float32))
         tensors = {f"prior.{k}": v for k, v in integer_prior(model.prior, ln_step).items()}
         probabilities, reach = (
             parametric_tables(model.prior) if histogram is None else fitted_tables(model.prior, histogram)
         )
-        tensors["tables.counts"] = torch.from_numpy(
-            counts_of(probabilities, reach)[:, : 2 * int(reach.max()) + 2]
-        ).to(torch.int32)
+        tensors["tables.counts"] = torch.from_numpy(counts_of(probabilities, reach)[:, : 2 * int(reach.max()) + 2]).to(
+            torch.int32
+        )
         tensors["tables.reach"] = torch.from_numpy(reach).to(torch.int32)
         tensors["tables.silent"] = torch.tensor([silent], dtype=torch.int32)
         tensors["ln_step"] = ln_step
@@ -164,8 +155,6 @@ def export(
                 tensors[f"{name}.{key}"] = value.float() if small else value.half()
     facts["cuts"] = list(model.size.cuts)
     temporary = out.with_name(out.name + ".part")
-    save_file(
-        {k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"facts": json.dumps(facts)}
-    )
-    os.replace(temporary, out)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"facts": json.dumps(facts)})
+    temporary.replace(out)
     return facts

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveal import registry
+from foveal.image.codec import golden_digest
 from foveal.image.encoder import Encoder
 from foveal.image.network import Network
+from foveal.train import checkpoint, data
 from foveal.train.export import REACH_MAX, export
 
 SIDE = 512
@@ -43,28 +45,33 @@ def kmac_per_pixel(network: Network) -> tuple[float, float]:
     analysis = both.get_total_flops()
     values = torch.zeros(32 * 48, network.size.latent)
     with FlopCounterMode(display=False) as synthesis:
-        network.synthesise(
-            values, 600, torch.full((32 * 48,), 600), torch.zeros(32 * 48, dtype=torch.bool), (32, 48)
-        )
+        network.synthesise(values, 600, torch.full((32 * 48,), 600), torch.zeros(32 * 48, dtype=torch.bool), (32, 48))
     with FlopCounterMode(display=False) as requantise:
         encoder.at(600)  # latents are kept: prior and hyper-analysis only
     scale = 2e3 * rgb.shape[0] * rgb.shape[1]
-    return round(analysis / scale, 2), round(
-        (requantise.get_total_flops() + synthesis.get_total_flops()) / scale, 2
-    )
+    return round(analysis / scale, 2), round((requantise.get_total_flops() + synthesis.get_total_flops()) / scale, 2)
+
+
+def publish(weights: Path, data_dir: Path, keep: Path | None = None) -> Path:
+    """Export the checkpoint ``weights`` as the package's model of its size, tables counted on about 80 pictures of
+    ``data_dir``; ``keep`` takes the checkpoint in half precision, to go on training from. Returns the file written."""
+    name = checkpoint.size_of(weights)
+    pictures = data.load(data_dir, SIDE * 3 // 4, torch.device("cpu"))[0]
+    out = finish(weights, name, pictures[:: max(1, len(pictures) // 80)])
+    if keep:
+        checkpoint.halve(weights, keep)
+    return out
 
 
 def finish(weights: Path, name: str, images: list[Tensor], more: dict[str, object] | None = None) -> Path:
     """Export ``weights`` as the package's model ``name``; tables are counted on ``images`` (training pictures)."""
     out = registry.path_of(name)
     export(weights, out)
-    levels = [int(x) for x in np.linspace(30, 1000, 12)]
+    levels = [int(x) for x in np.linspace(30, 1250, 14)]
     counted = histogram(_fresh(name), images, levels)
     export(weights, out, counted)
     network = _fresh(name)
     encode, decode = kmac_per_pixel(network)
-    from foveal.image.codec import golden_digest  # after the weights are in place
-
     facts = {"kmac_encode": encode, "kmac_decode": decode, "golden": golden_digest(name), **(more or {})}
     with safe_open(out, "pt") as f:
         tensors, old = {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["facts"])

@@ -43,10 +43,10 @@ class Batch:
     auto: Tensor  # True: patches are dropped where rate and distortion say so, as well
 
 
-def ln_steps(channels: int) -> Tensor:
-    """ln of the quantiser step (NODES, channels): sqrt(20 / lambda), a little finer towards high rates and for the
-    thumbnail. Fixed: when learned, the steps of single channels wandered off by factors of seven (docs/LOG.md)."""
-    level = torch.linspace(0, LEVELS - 1, NODES)
+def ln_steps(channels: int, level: Tensor) -> Tensor:
+    """ln of the quantiser step at each ``level`` (n,) -> (n, channels): sqrt(20 / lambda), a little finer towards high rates
+    and for the thumbnail. Fixed: when learned, the steps of single channels wandered off by factors of seven
+    (docs/LOG.md). Levels above 63 go on in the same way with the networks' tables of level 63."""
     uniform = 0.5 * torch.log(20 / rate_weight(level)) - 0.2 * level / (LEVELS - 1)
     finer = torch.where(torch.arange(channels) < BASE, -0.4, 0.0)
     return uniform[:, None] + finer
@@ -59,12 +59,11 @@ class ImageModel(nn.Module):
         super().__init__()
         self.shortcut, self.analysis, self.synthesis = Shortcut(size), Analysis(size), Synthesis(size)
         self.hyper, self.prior = HyperAnalysis(size), PriorTwin(size)
-        self.register_buffer("ln_step", ln_steps(size.latent), persistent=False)
+        nodes = torch.linspace(0, LEVELS - 1, NODES)
+        self.register_buffer("ln_step", ln_steps(size.latent, nodes), persistent=False)
         self.size = size
 
-    def forward(
-        self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, bf16: bool = True
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, bf16: bool = True) -> dict[str, Tensor]:
         """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W)"""
         b, _, height, width = batch.images.shape
         h, w = height // PATCH, width // PATCH
@@ -95,9 +94,7 @@ class ImageModel(nn.Module):
             v = (y / step).flatten(1, 2)
             v_hat, bits, _ = self.prior.slices(v, base, context, flat_ln, weight, coded.flatten(1), noise, fake)
             latents = v_hat.view(b, h, w, -1) * step
-            out = self.synthesis(
-                latents, token_level, ~coded, self.shortcut, GridWindows(torch.ones_like(coded))
-            )
+            out = self.synthesis(latents, token_level, ~coded, self.shortcut, GridWindows(torch.ones_like(coded)))
         error = (out - batch.images).square().view(b, 3, h, PATCH, w, PATCH).mean((1, 3, 5))
         pixels = height * width
         return {

@@ -72,9 +72,7 @@ class PriorTwin(nn.Module):
         self.linear = nn.ParameterList(nn.Parameter(torch.zeros(len(o) * BASE, BASE)) for o, _ in PASSES)
         self.b1 = nn.ModuleList(Layer(len(o) * BASE + 64, 96) for o, _ in PASSES)
         self.b2 = nn.ModuleList(nn.Linear(96, 2 * BASE) for _ in PASSES)
-        self.base_scale = nn.Parameter(
-            torch.zeros(len(PASSES), BASE)
-        )  # ln of each pass's spread, absolute units
+        self.base_scale = nn.Parameter(torch.zeros(len(PASSES), BASE))  # ln of each pass's spread, absolute units
         self.c1, self.c2 = Layer(64 + (len(RING) + 1) * BASE, c), Layer(c, c)
         self.c_level = nn.Parameter(torch.zeros(NODES, c))
         self.s1 = nn.ModuleList(Layer(c + a, c) for a in self.cuts[:-1])
@@ -104,9 +102,7 @@ class PriorTwin(nn.Module):
     def spread_out(self, z: Tensor, level: Tensor, h: int, w: int, fake: bool) -> Tensor:
         """Decoded z (B, H, W, C) -> features of every token (B, h, w, 64)"""
         b, hz, wz, c = z.shape
-        around = (
-            F.pad(grid(z, fake), (0, 0, 1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)
-        )  # (B, H, W, C, 3, 3)
+        around = F.pad(grid(z, fake), (0, 0, 1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)  # (B, H, W, C, 3, 3)
         x = around.permute(0, 1, 2, 4, 5, 3).reshape(b, hz, wz, 9 * c)
         out: Tensor = self.z2(self.z1(x, fake, interpolate(self.z_level, level)), fake)
         return out.view(b, hz, wz, 4, 4, 64).permute(0, 1, 3, 2, 4, 5).reshape(b, 4 * hz, 4 * wz, 64)[:, :h, :w]
@@ -124,7 +120,7 @@ class PriorTwin(nn.Module):
         """Thumbnail v (B, T, BASE) in steps, features (B, T, 64), ln_step (B, 1, BASE), weight (B, 1, BASE) bits per
         squared step -> (decoded (B, T, BASE), bits (B,))"""
         values, bits = torch.zeros_like(v), v.new_zeros(v.shape[0])
-        for i, (tokens, around) in enumerate(zip(index.tokens, index.around)):
+        for i, (tokens, around) in enumerate(zip(index.tokens, index.around, strict=True)):
             if not len(tokens):
                 continue
             near = F.pad(values, (0, 0, 0, 1))[:, around]  # (B, t, n, BASE)
@@ -186,9 +182,7 @@ def quantise(x: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
     return (x + torch.rand_like(x) - 0.5 if noise else value), value
 
 
-def quantise_rd(
-    x: Tensor, noise: bool, index: Tensor, weight: Tensor, density: Density
-) -> tuple[Tensor, Tensor]:
+def quantise_rd(x: Tensor, noise: bool, index: Tensor, weight: Tensor, density: Density) -> tuple[Tensor, Tensor]:
     """Like ``quantise``, but without noise each non-zero symbol becomes one smaller where bits + weight * error^2 says so,
     as the encoder does (``quantize.optimised``); prior and synthesis learn what they will be given. The gradient passes
     through non-zero symbols only: a straight-through gradient in the wide dead zone makes the analysis amplify
