@@ -25,6 +25,7 @@ def halve(path: Path, out: Path) -> None:
         metadata, tensors = f.metadata(), {k: f.get_tensor(k).half() for k in f.keys()}
     temporary = out.with_name(out.name + ".part")
     save_file(tensors, temporary, metadata=metadata)
+    temporary.chmod(0o644)
     temporary.replace(out)
 
 

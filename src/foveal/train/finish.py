@@ -76,6 +76,7 @@ def finish(weights: Path, name: str, images: list[Tensor], more: dict[str, objec
     with safe_open(out, "pt") as f:
         tensors, old = {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["facts"])
     save_file(tensors, out, metadata={"facts": json.dumps(old | facts)})
+    out.chmod(0o644)  # safetensors writes for the owner alone
     return out
 
 
