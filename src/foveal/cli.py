@@ -181,6 +181,7 @@ def bench(
     keep: opt.Keep = "auto",
     threads: opt.Threads = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timings of which the median counts.")] = 3,
     resume: Annotated[bool, typer.Option("--resume/--afresh", help="Keep the lines OUT already has.")] = True,
 ) -> None:
     """Measure Foveal beside other codecs on a folder: real bytes, decoded in a fresh process."""
@@ -188,7 +189,8 @@ def bench(
 
     names = [name.strip() for name in rivals.split(",") if name.strip()]
     found = measure(folder, rivals=names, output=output, report=report, model=model, effort=effort,
-                    threads=threads, keep=opt.share_or_word(keep), limit=limit, resume=resume)  # fmt: skip
+                    threads=threads, keep=opt.share_or_word(keep), limit=limit, repeats=repeats,
+                    resume=resume)  # fmt: skip
     typer.echo(str(found))
 
 
@@ -242,7 +244,7 @@ def train_image(
     log: Annotated[Path | None, typer.Option(help="JSON lines of the progress.")] = None,
     preview: Annotated[Path | None, typer.Option(help="Picture of the state, PNG.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of crops and noise.")] = 0,
-    hard_from: Annotated[float, typer.Option(min=0, max=1, help="Share of the run before symbols are hard.")] = 0.3,
+    hard_from: Annotated[float, typer.Option(min=0, max=1, help="Share of the run before symbols are hard.")] = 0.6,
 ) -> None:
     """Train an image model, or go on training one; writes a checkpoint."""
     from foveal.train.loop import train

@@ -26,7 +26,7 @@ from foveal.train.evaluate import evaluate, large, preview_picture
 from foveal.train.losses import ImageModel, loss
 
 WARMUP = 150  # steps, at every start
-HARD_FROM = 0.3  # share of a run after which the rate is measured on hard symbols too, the prior fake-quantised
+HARD_FROM = 0.6  # share of a run; then hard symbols, fake-quantised prior, frozen encoder
 LOG_EVERY, SAVE_EVERY = 50, 1000  # steps
 
 
@@ -73,10 +73,9 @@ class Log:
 def optimisers(model: ImageModel, lr: float) -> list[torch.optim.Optimizer]:
     """Muon (orthogonalised momentum, Jordan 2024) for the matrices inside the transformer blocks, AdamW for the rest. In
     equal steps this was 2 % of loss ahead of AdamW alone; docs/LOG.md has the run."""
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    inside = [p for n, p in trained if ".blocks." in n and p.ndim == 2 and "position" not in n]
+    inside = [p for n, p in model.named_parameters() if ".blocks." in n and p.ndim == 2 and "position" not in n]
     chosen = {id(p) for p in inside}
-    rest = [p for _, p in trained if id(p) not in chosen]
+    rest = [p for p in model.parameters() if id(p) not in chosen]
     return [
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
         torch.optim.Muon(inside, lr=lr, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
@@ -105,13 +104,13 @@ def train(
     preview: Path | None = None,
     seed: int = 0,
     hard_from: float = HARD_FROM,
-    decoder_only: bool = False,
     compiled: bool = False,
 ) -> Path:
     """Train ``size`` on the pictures of ``data_dir`` for ``minutes`` (or ``steps``) and write the checkpoint ``out``.
 
     ``weights`` continues from a checkpoint with a fresh warm-up. ``log`` takes JSON lines, ``preview`` a PNG of a held-out
-    picture beside its reconstruction. ``decoder_only`` leaves analysis and hyper-analysis as they are. Interrupting (Ctrl-C) keeps what was learned. Returns ``out``.
+    picture beside its reconstruction. From the share ``hard_from`` of the run on, symbols are hard
+    and the encoder's transforms stay as they are. Interrupting (Ctrl-C) keeps what was learned. Returns ``out``.
     """
     if size not in SIZES or crop % (8 * PATCH) or batch < 1 or (steps or 1) < 1 or minutes <= 0:
         raise InputError(
@@ -130,8 +129,6 @@ def train(
     else:
         calibrate(model, lambda n: data.crops(images, n, crop, random))
     average = Average({k: v.detach().clone() for k, v in model.state_dict().items()})
-    for part in (model.analysis, model.hyper) if decoder_only else ():
-        part.requires_grad_(False)
     chosen, index = optimisers(model, lr), BaseIndex(crop // PATCH, crop // PATCH, where)
     forward: Any = torch.compile(model, dynamic=False) if compiled else model
     begin, step, skipped, sums = time.monotonic(), 0, 0, np.zeros(4)
@@ -155,6 +152,8 @@ def train(
             task = bar.add_task(f"train {size}", total=1.0)
             while done() < 1:
                 hard = done() >= hard_from
+                if hard:
+                    model.freeze_encoder()
                 for group in (g for o in chosen for g in o.param_groups):
                     group["lr"] = rate(done(), step, lr)
                 now = make_batch(data.crops(images, batch, crop, random), random)

@@ -63,6 +63,11 @@ class ImageModel(nn.Module):
         self.register_buffer("ln_step", ln_steps(size.latent, nodes), persistent=False)
         self.size = size
 
+    def freeze_encoder(self) -> None:
+        """Train prior and synthesis only: no gradient of hard symbols has served the analysis well (docs/LOG.md)."""
+        for part in (self.analysis, self.hyper):
+            part.requires_grad_(False)
+
     def forward(self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, bf16: bool = True) -> dict[str, Tensor]:
         """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W)"""
         b, _, height, width = batch.images.shape
