@@ -25,7 +25,7 @@ def cost(rgb, **options):
 @pytest.mark.parametrize("quality", [50, 80])
 def test_refinement_lowers_rate_plus_distortion(crop, quality):
     plain, optimised, refined = (cost(crop, quality=quality, effort=e) for e in (3, 4, 8))
-    assert refined < optimised < plain
+    assert refined < min(optimised, plain)
 
 
 def test_refinement_leaves_dropped_patches_out(crop):
