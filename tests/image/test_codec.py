@@ -452,3 +452,9 @@ def damage(data, random):
 
 def replace_payload(packet, random):
     return container.Packet(packet.number, packet.payload[:8] + damage(packet.payload[8:], random))
+
+
+@pytest.mark.parametrize("other", [{"threshold": 5.0}, {"alpha": 2.0}, {"mask": np.ones((160, 208), bool)}])
+def test_keep_all_contradicts_another_choice(photo, other):
+    with pytest.raises(foveal.InputError, match=r"keep and .* given together"):
+        foveal.compress(photo, keep="all", **other)

@@ -196,7 +196,7 @@ def choose(
     given = [
         n
         for n, v in (
-            ("keep", keep not in ("auto", "all") or None),
+            ("keep", keep != "auto" or None),
             ("threshold", threshold),
             ("alpha", alpha),
             ("mask", mask),
