@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 import foveal
+from foveal.bench.metrics import psnr_db
 from foveal.image.codec import choose
 from foveal.image.encoder import Encoder
 from foveal.image.network import Network
@@ -46,10 +47,9 @@ def rows(path: Path) -> list[dict[str, object]]:
         classes = encoder.at(605).classes if classes is None else classes
         seconds = analysis_seconds(encoder, (classes > 0).ravel())
         whole = whole or seconds
-        mse = float(np.square(shown.astype(float) - rgb).mean())
         out.append({
             "image": path.name, "keep": keep, "dropped": info.dropped, "patches": info.patches, "bpp": round(info.bpp, 5),
-            "psnr_db": round(10 * np.log10(255**2 / mse), 3), "analysis_ratio": round(seconds / whole, 3),
+            "psnr_db": round(psnr_db(rgb, shown), 3), "analysis_ratio": round(seconds / whole, 3),
             "class_map_bpp": round(sum(c["bytes"] for c in info.chunks if c["type"] == "CLAS") * 8
                                    / (info.width * info.height), 6),
         })  # fmt: skip

@@ -17,13 +17,9 @@ import torch
 from PIL import Image
 
 import foveal
+from foveal.bench.metrics import psnr_db
 
 QUALITIES = (37, 57, 75)
-
-
-def psnr_db(picture: Image.Image, rgb: np.ndarray) -> float:
-    """RGB PSNR."""
-    return float(10 * np.log10(255**2 / np.square(np.asarray(picture).astype(float) - rgb).mean()))
 
 
 def row(path: Path, quality: float) -> dict[str, object]:
@@ -36,7 +32,8 @@ def row(path: Path, quality: float) -> dict[str, object]:
     sizes = [int(c["bytes"]) + 12 for c in chunks if c["type"] == "PCKT"]
     start = 8 + sum(int(c["bytes"]) + 12 for c in chunks if c["type"] in ("HEAD", "CLAS", "BASE"))
     ends = [start + 12 + sum(sizes[:n]) for n in range(len(sizes) + 1)]
-    steps = [psnr_db(foveal.decompress(foveal.truncate(many, end), on_loss="conceal"), rgb) for end in ends]
+    shown = [np.asarray(foveal.decompress(foveal.truncate(many, end), on_loss="conceal")) for end in ends]
+    steps = [psnr_db(rgb, picture) for picture in shown]
     return {
         "image": path.name, "quality": quality, "bpp": round(8 * len(one) / (rgb.size / 3), 4), "bytes": len(one),
         "bytes_mtu_1200": len(many), "packets": len(sizes), "first_picture_share": round(start / len(one), 4),

@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 FINEST = 1264  # sixteenths of a level
 CLASS_LEVELS = 64  # one class finer, in sixteenths
-LAMBDA_MIN = 0.0004
+LAMBDA_MIN = 0.0004  # at level 0; doubles every 8 levels
 SYMBOL_MAX = 2040  # 64 * 2040 stays inside the prior's value range
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from foveal.image.prior import PASSES, BaseIndex
-from foveal.image.transform import BASE, LEVELS, NODES, PATCH
+from foveal.image.prior import BaseIndex
+from foveal.image.transform import BASE, PATCH
 from foveal.train.losses import ImageModel
 
 
@@ -37,4 +37,3 @@ def calibrate(model: ImageModel, crops: Callable[[int], Tensor]) -> None:
         solution = torch.linalg.solve(near.T @ near + ridge, near.T @ target)
         prior.linear[i].copy_(solution)
         prior.base_scale[i] = ((target - near @ solution).abs().mean(0) * 0.8 + 0.5).log()
-    assert len(PASSES) == len(prior.base_scale) and LEVELS > NODES

@@ -1,12 +1,12 @@
 """Rate plus weighted distortion, and the network that is trained: both transforms and the float prior."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from foveal.image.prior import BaseIndex
+from foveal.image.quantize import LAMBDA_MIN
 from foveal.image.transform import (
     BASE,
     LEVELS,
@@ -21,8 +21,6 @@ from foveal.image.transform import (
     interpolate,
 )
 from foveal.train.twin import PriorTwin
-
-LAMBDA_MIN = 0.0004  # at level 0; doubled every 8 levels, so 0.094 at level 63
 
 
 def rate_weight(level: Tensor) -> Tensor:
@@ -121,4 +119,5 @@ def loss(out: dict[str, Tensor], batch: Batch) -> Tensor:
 
 
 def psnr_db(error: Tensor) -> Tensor:
-    return 10 * torch.log10(255.0**2 / error.clamp_min(1e-6)) if error.numel() else torch.tensor(math.inf)
+    """Squared 8-bit error -> dB"""
+    return 10 * torch.log10(255.0**2 / error.clamp_min(1e-6))
