@@ -170,7 +170,7 @@ def test_rows_interpolate_between_levels(tensors):
     table = tensors["c_level"].long()
     assert (prior.row("c_level", 160) == table[10]).all()
     assert (prior.row("c_level", 164) == (3 * table[10] + table[11]) // 4).all()
-    assert (prior.row("c_level", FINEST) == table[63]).all()
+    assert (prior.row("c_level", FINEST) == table[79]).all()
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 5), (8, 8), (11, 13)])

@@ -57,6 +57,17 @@ class Network:
         """Quantiser step of every channel (D,) fp64 at ``level`` (sixteenths)."""
         return torch.from_numpy(steps(self._ln_step, level))
 
+    def spread_of(self, index: NDArray[np.uint8], level: int) -> NDArray[np.float64]:
+        """Scale indices (n, c) of the channels behind the thumbnail -> how far their coefficients spread, (n, c)"""
+        steps = self.steps(level)[self.prior.cuts[0] : self.prior.cuts[0] + index.shape[1]].numpy()
+        scales = self.prior.scales.double().numpy()[index] / 256
+        return np.asarray(scales * steps, np.float64)
+
+    def basis(self, count: int) -> NDArray[np.float64]:
+        """Pixels (count, 768) of a unit of each of the first channels behind the thumbnail."""
+        units = torch.eye(self.size.latent, dtype=torch.float64)[self.prior.cuts[0] :][:count]
+        return np.asarray((self._coarse.inverse(units) - self._coarse.inverse(torch.zeros_like(units))).numpy())
+
     @torch.no_grad()
     def coefficients(self, patches: NDArray[np.uint8], grid: tuple[int, int]) -> Tensor:
         """(T, 768) uint8 -> linear coefficients, mean removed, (T, D) fp64"""

@@ -106,7 +106,7 @@ class IntegerPrior:
             raise CorruptError(f"prior squashes to {len(tensors['squash_from'])} > {ACT_MAX}; reinstall foveal")
         self.squash_table = torch.bucketize(magnitude, tensors["squash_from"].to(torch.int64), right=True).to(dtype)
         self.z1, self.z2, self.c1, self.c2 = (self._dense(n) for n in ("z1", "z2", "c1", "c2"))
-        self.b1, self.b2 = ([self._dense(f"{n}.{i}") for i in range(len(PASSES))] for n in ("b1", "b2"))
+        self.b1, self.b2, self.b3 = ([self._dense(f"{n}.{i}") for i in range(len(PASSES))] for n in ("b1", "b2", "b3"))
         self.s1, self.s2, self.s3 = (
             [self._dense(f"{n}.{i}") for i in range(len(self.cuts) - 1)] for n in ("s1", "s2", "s3")
         )
@@ -157,8 +157,8 @@ class IntegerPrior:
             linear = self.t[f"linear.{step}"].to(torch.float64)  # L1 < 2^22 on values < 2^17: exact below 2^53
             guess = ((near.flatten(1).to(torch.float64) @ linear + 8192) / 16384).floor_().to(self.dtype)
             delta = self.squash(near - guess[:, None]).flatten(1)
-        x = self.b1[step].relu(torch.cat([delta, features[tokens]], -1))
-        mean, scale = self._mean_index(self.b2[step](x), self.row(f"base_spread.{step}", level).to(self.dtype))
+        x = self.b2[step].relu(self.b1[step].relu(torch.cat([delta, features[tokens]], -1)))
+        mean, scale = self._mean_index(self.b3[step](x), self.row(f"base_spread.{step}", level).to(self.dtype))
         return mean + guess, scale
 
     def context(

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 PATCH = 16
 WINDOW = 8
 BASE = 6
-LEVELS = 64
-NODES = 8  # learned tables have 8 nodes; levels in between are interpolated
+LEVELS = 80
+NODES, NODE_SPACING = 10, 9  # learned tables have nodes at levels 0, 9, ... 81; in between they are interpolated
 CLASS_LEVELS = 4  # one importance class finer = 4 levels = step / 2^(1/4)
 
 
@@ -32,7 +32,7 @@ class Size:
     heads: int = 6
     mlp: int = 2
     encoder_blocks: int = 2
-    decoder_blocks: int = 2
+    decoder_blocks: int = 3
     detail: int = 48  # channels of the 1/8 branch
     detail_blocks: int = 2
     hyper: int = 48
@@ -60,36 +60,41 @@ SIZES = {
 }
 
 
-def dct_basis(size: Size) -> tuple[Tensor, Tensor]:
-    """Orthonormal 16x16 DCT-II of YCbCr patches in coding order.
+TO_YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
 
-    Returns (analysis, synthesis), both (latent, 3*16*16) float32 over RGB patches flattened as (3, 16, 16).
-    Rows are scaled so that a unit error in any channel costs the same RGB squared error.
-    """
+
+def dct_matrix() -> Tensor:
+    """Orthonormal 16-point DCT-II, (16 frequencies, 16 samples) float64."""
     n = torch.arange(PATCH, dtype=torch.float64)
     dct = torch.cos(math.pi * (n[None] + 0.5) * n[:, None] / PATCH) * math.sqrt(2 / PATCH)
     dct[0] /= math.sqrt(2)
-    basis = torch.einsum("ui,vj->uvij", dct, dct).reshape(-1, PATCH, PATCH)
-    u, v = torch.meshgrid(n, n, indexing="ij")
-    frequency = (u**2 + v**2).sqrt().flatten()
-    order = frequency.argsort(stable=True)
-    to_ycc = torch.tensor(
-        [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]],
-        dtype=torch.float64,
-    )
+    return dct
+
+
+def colour_matrices() -> tuple[Tensor, Tensor]:
+    """RGB -> YCbCr and back, (3, 3) float64, rows scaled so that a unit error in any plane costs the same RGB squared
+    error."""
+    to_ycc = torch.tensor(TO_YCC, dtype=torch.float64)
     to_rgb = torch.linalg.inv(to_ycc)
     weight = to_rgb.square().sum(0).sqrt() / math.sqrt(3)
-    rows_a, rows_s, keys = [], [], []
+    return to_ycc * weight[:, None], to_rgb / weight
+
+
+def coding_order(size: Size) -> Tensor:
+    """(latent,) int64: which of the 3*256 coefficients (plane, horizontal, vertical frequency) each channel is; the
+    thumbnail's first, then by frequency, chroma later and less of it, as in 4:2:0."""
+    n = torch.arange(PATCH, dtype=torch.float64)
+    frequency = (n[:, None] ** 2 + n**2).sqrt().flatten()
+    order = frequency.argsort(stable=True)
+    places, keys = [], []
     for plane, count in enumerate((size.luma, size.chroma, size.chroma)):
         kept = order[:count]
-        rows_a.append(torch.einsum("c,nij->ncij", to_ycc[plane], basis[kept]) * weight[plane])
-        rows_s.append(torch.einsum("c,nij->ncij", to_rgb[:, plane], basis[kept]) / weight[plane])
+        places.append(plane * PATCH**2 + kept % PATCH * PATCH + kept // PATCH)
         keys.append(frequency[kept] * (1.0 if plane == 0 else 1.7) + 0.001 * plane)
     key = torch.cat(keys)
     base = [0, size.luma, size.luma + size.chroma, 1, 2, 3]  # Y00 Cb00 Cr00, two first AC of Y, Y11
     key[base] = torch.arange(-BASE, 0, dtype=torch.float64)
-    rank = key.argsort(stable=True)
-    return torch.cat(rows_a)[rank].flatten(1).float(), torch.cat(rows_s)[rank].flatten(1).float()
+    return torch.cat(places)[key.argsort(stable=True)]
 
 
 def squash(x: Tensor) -> Tensor:
@@ -98,8 +103,8 @@ def squash(x: Tensor) -> Tensor:
 
 
 def interpolate(table: Tensor, level: Tensor) -> Tensor:
-    """Rows of ``table`` (NODES, C) at ``level`` (...,) in [0, 63], linearly between nodes -> (..., C)."""
-    at = level.clamp(0, LEVELS - 1)[..., None] * ((NODES - 1) / (LEVELS - 1))
+    """Rows of ``table`` (NODES, C) at ``level`` (...,) in [0, 79], linearly between nodes -> (..., C)."""
+    at = level.clamp(0, LEVELS - 1)[..., None] / NODE_SPACING
     hat = (1 - (at - torch.arange(NODES, device=level.device, dtype=at.dtype)).abs()).clamp_min(0)
     return hat @ table
 
@@ -211,29 +216,43 @@ class Block(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """The linear transform pair: RGB patches <-> ``latent`` coefficients, plus their mean and std over photographs."""
+    """The linear transform pair: RGB patches <-> ``latent`` DCT coefficients of YCbCr, plus their mean and std over
+    photographs. Separable (colour with the horizontal DCT, then the vertical one), a sixth of a dense product's cost."""
 
     mean: Tensor
     std: Tensor
-    analysis: Tensor
-    synthesis: Tensor
+    dct: Tensor
+    across: Tensor
+    back: Tensor
+    order: Tensor
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        analysis, synthesis = dct_basis(size)
-        self.register_buffer("analysis", analysis)
-        self.register_buffer("synthesis", synthesis)
+        (to_ycc, to_rgb), dct = colour_matrices(), dct_matrix()
+        self.register_buffer("dct", dct, persistent=False)
+        self.register_buffer("across", torch.kron(to_ycc, dct).t().contiguous(), persistent=False)  # (48, 48)
+        self.register_buffer("back", torch.kron(to_rgb.t(), dct).contiguous(), persistent=False)
+        self.register_buffer("order", coding_order(size), persistent=False)
         self.register_buffer("mean", torch.zeros(size.latent))
         self.register_buffer("std", torch.ones(size.latent))
 
     def forward(self, patches: Tensor) -> Tensor:
         """(..., 768) pixel values in [0, 255] -> (..., latent), mean removed"""
-        return (patches - 128.0) @ self.analysis.t() - self.mean
+        pixels = (patches - 128.0).view(-1, 3, PATCH, PATCH).transpose(1, 2)
+        rows = pixels.reshape(-1, 3 * PATCH) @ self.across.to(patches.dtype)
+        columns = rows.view(-1, PATCH, 3 * PATCH).transpose(1, 2)
+        both = columns.reshape(-1, PATCH) @ self.dct.t().to(patches.dtype)  # (plane, horizontal, vertical)
+        return both.view(-1, 3 * PATCH**2).index_select(1, self.order).view(*patches.shape[:-1], -1) - self.mean
 
     def inverse(self, latents: Tensor) -> Tensor:
         """(..., latent) -> (..., 768) pixel values, unclamped"""
         with torch.autocast(latents.device.type, enabled=False):  # bf16 would cost half a grey level
-            return (latents + self.mean) @ self.synthesis + 128.0
+            flat = (latents + self.mean).flatten(0, -2)
+            both = flat.new_zeros(len(flat), 3 * PATCH**2).index_copy(1, self.order, flat)
+            columns = both.view(-1, PATCH) @ self.dct.to(flat.dtype)
+            rows = columns.view(-1, 3 * PATCH, PATCH).transpose(1, 2).reshape(-1, 3 * PATCH)
+            pixels = (rows @ self.back.to(flat.dtype)).view(-1, PATCH, 3, PATCH).transpose(1, 2)
+            return pixels.reshape(*latents.shape[:-1], 3 * PATCH**2) + 128.0
 
 
 class Analysis(nn.Module):
@@ -295,7 +314,7 @@ class Synthesis(nn.Module):
     def forward(
         self, latents: Tensor, level: Tensor, masked: Tensor, shortcut: Shortcut, windows: GridWindows
     ) -> Tensor:
-        """latents (B, h, w, D) float, mean removed; level (B, h, w) in [0, 63]; masked (B, h, w) bool
+        """latents (B, h, w, D) float, mean removed; level (B, h, w) in [0, 79]; masked (B, h, w) bool
         -> (B, 3, 16h, 16w) pixel values, unclamped."""
         b, h, w, _ = latents.shape
         scaled = latents / shortcut.std
@@ -310,6 +329,8 @@ class Synthesis(nn.Module):
         f = f.contiguous(memory_format=torch.channels_last)
         for conv in self.convs:
             f = f + conv(F.hardswish(f))
-        lapped = F.pixel_shuffle(self.lapped(F.hardswish(f)).to(latents.dtype), 8)[..., 4:-4, 4:-4]
+        lapped = self.lapped(F.hardswish(f)).view(b, 3, 8, 8, 2 * h + 1, 2 * w + 1).permute(0, 1, 4, 2, 5, 3)
+        lapped = lapped.reshape(b, 3, 8 * (2 * h + 1), 8 * (2 * w + 1))[..., 4:-4, 4:-4]
         pixels = shortcut.inverse(coefficients).view(b, h, w, 3, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
-        return pixels.reshape(b, 3, PATCH * h, PATCH * w) + lapped * 8.0
+        out: Tensor = pixels.reshape(b, 3, PATCH * h, PATCH * w) + lapped.to(latents.dtype) * 8.0
+        return out

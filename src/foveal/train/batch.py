@@ -1,12 +1,11 @@
 """A training batch: levels, importance classes and losses drawn at random for every crop."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from foveal.image.transform import CLASS_LEVELS, PATCH
+from foveal.image.transform import CLASS_LEVELS, LEVELS, PATCH
+from foveal.train.data import Draw
 from foveal.train.losses import Batch
 
 
@@ -19,23 +18,17 @@ def flatness_rank(images: Tensor) -> Tensor:
     return means.flatten(1).argsort(1).argsort(1).view(b, h, w) / (h * w)
 
 
-def make_batch(images: Tensor, random: np.random.Generator) -> Batch:
-    """A level per sample. On six samples in ten rate and distortion decide what is dropped, on two in ten a share of the
+def make_batch(images: Tensor, draw: Draw) -> Batch:
+    """A level per sample. On two samples in ten rate and distortion decide what is dropped, on two in ten a share of the
     flattest patches is; on a quarter the busiest are one or two classes finer, on one in eight random tokens are lost
     after coding."""
-    b = len(images)
+    kind, share, finest, loss, level = draw.uniform(len(images), 5).unbind(1)
     rank = flatness_rank(images)
-    kind = random.random(b)
-    drop = np.where(kind < 0.2, 0.6 * random.random(b) ** 1.5, 0.0)
-    refine = np.where((kind > 0.15) & (kind < 0.4), random.random(b) * 0.6, 0.0)
-    lost = np.where(kind > 0.88, 0.3 * random.random(b), 0.0)
-
-    def column(x: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(x).to(images.device, torch.float32)[:, None, None]
-
-    visible = rank >= column(drop)
-    finer = CLASS_LEVELS * ((rank > 1 - column(refine)).float() + (rank > 1 - column(refine) / 2).float())
-    arrived = torch.from_numpy(random.random(rank.shape)).to(images.device) >= column(lost)
-    level = torch.from_numpy(random.random(b) * 63).to(images.device, torch.float32)
-    auto = torch.from_numpy((kind > 0.2) & (kind < 0.8)).to(images.device)
-    return Batch(images, level, visible & arrived, visible, finer, auto)
+    drop = torch.where(kind < 0.2, 0.6 * share**1.5, 0.0)
+    refine = torch.where((kind > 0.15) & (kind < 0.4), 0.6 * finest, 0.0)
+    lost = torch.where(kind > 0.88, 0.3 * loss, 0.0)
+    visible = rank >= drop[:, None, None]
+    arrived = draw.uniform(*rank.shape) >= lost[:, None, None]
+    once, twice = (rank > 1 - refine[:, None, None] / n for n in (1, 2))
+    finer = CLASS_LEVELS * (once.float() + twice.float())
+    return Batch(images, level * (LEVELS - 1), visible & arrived, visible, finer, (kind > 0.2) & (kind < 0.4))

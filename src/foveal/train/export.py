@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from foveal.image.prior import ACT_MAX, EXACT, SCALES, VALUE_MAX, VALUE_UNIT
-from foveal.image.transform import SIZES, interpolate
+from foveal.image.transform import LEVELS, SIZES, interpolate
 from foveal.train import checkpoint
 from foveal.train.losses import ImageModel, ln_steps
 from foveal.train.twin import SCALE_MIN, SPACING, PriorTwin
@@ -19,7 +19,6 @@ from foveal.train.twin import SCALE_MIN, SPACING, PriorTwin
 UNIT = 64  # activations per 1.0
 INDEX_UNIT = 16 / SPACING  # sixteenths of a scale index per unit of log-scale
 REACH_MAX = 255
-FILE_LEVELS = 80  # of a file; trained are 0..63
 
 
 def _dense(name: str, layer: nn.Module, unit: Tensor | float, extra: Tensor | None = None) -> dict[str, Tensor]:
@@ -47,7 +46,7 @@ def _dense(name: str, layer: nn.Module, unit: Tensor | float, extra: Tensor | No
 
 def integer_prior(prior: PriorTwin, ln_step: Tensor) -> dict[str, Tensor]:
     """All integer arrays of ``IntegerPrior``. ``ln_step`` (80, D)."""
-    levels = torch.arange(FILE_LEVELS, dtype=torch.float32)
+    levels = torch.arange(LEVELS, dtype=torch.float32)
 
     def rows(table: Tensor) -> Tensor:
         return interpolate(table, levels)
@@ -66,8 +65,8 @@ def integer_prior(prior: PriorTwin, ln_step: Tensor) -> dict[str, Tensor]:
         return torch.cat([torch.full((n,), float(UNIT)), torch.full((n,), 2 * INDEX_UNIT)])
 
     base = prior.size.cuts[0]
-    for i, (b1, b2) in enumerate(zip(prior.b1, prior.b2, strict=True)):
-        out |= _dense(f"b1.{i}", b1, UNIT) | _dense(f"b2.{i}", b2, halves(base))
+    for i, (b1, b2, b3) in enumerate(zip(prior.b1, prior.b2, prior.b3, strict=True)):
+        out |= _dense(f"b1.{i}", b1, UNIT) | _dense(f"b2.{i}", b2, UNIT) | _dense(f"b3.{i}", b3, halves(base))
         out[f"linear.{i}"] = (prior.linear[i] * 16384).round().to(torch.int16)
         out[f"base_spread.{i}"] = to_index(prior.base_scale[i] - ln_step[:, :base])
     for i, (s1, s2, s3) in enumerate(zip(prior.s1, prior.s2, prior.s3, strict=True)):
@@ -133,7 +132,7 @@ def export(weights: Path, out: Path, histogram: np.ndarray[Any, Any] | None = No
     facts = checkpoint.load(weights, model)
     model = model.float().eval()
     with torch.no_grad():
-        ln_step = ln_steps(model.size.latent, torch.arange(FILE_LEVELS, dtype=torch.float32))
+        ln_step = ln_steps(model.size.latent, torch.arange(LEVELS, dtype=torch.float32))
         tensors = {f"prior.{k}": v for k, v in integer_prior(model.prior, ln_step).items()}
         probabilities, reach = (
             parametric_tables(model.prior) if histogram is None else fitted_tables(model.prior, histogram)

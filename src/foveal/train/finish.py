@@ -21,18 +21,30 @@ from foveal.train.export import REACH_MAX, export
 SIDE = 512
 
 
-def histogram(network: Network, images: list[Tensor], levels: list[int]) -> NDArray[np.int64]:
-    """How often each symbol (-256..256, clipped) was coded with each scale index, over centre crops at ``levels``."""
-    counts = np.zeros((64, 2 * REACH_MAX + 3), np.int64)
-
-    def count(symbols: NDArray[np.int64], index: NDArray[np.int64]) -> None:
-        at = np.clip(symbols, -REACH_MAX - 1, REACH_MAX + 1) + REACH_MAX + 1
-        np.add.at(counts, (np.broadcast_to(index, symbols.shape).ravel(), at.ravel()), 1)
-
+def histogram(network: Network, images: list[Tensor], levels: list[int]) -> NDArray[np.float64]:
+    """How often each symbol (-256..256, clipped) was coded with each scale index, over centre crops at ``levels``. Pictures
+    count by one over their bits, as rate savings are judged in per cent; else the finest levels would fill the tables."""
+    counts, total = np.zeros((64, 2 * REACH_MAX + 3)), 0.0
     for number, image in enumerate(images):
+        own, bits = np.zeros_like(counts), [1.0]
+
+        def count(
+            symbols: NDArray[np.int64],
+            index: NDArray[np.int64],
+            own: NDArray[np.float64] = own,
+            bits: list[float] = bits,
+        ) -> None:
+            index = np.broadcast_to(index, symbols.shape)
+            at = np.clip(symbols, -REACH_MAX - 1, REACH_MAX + 1) + REACH_MAX + 1
+            np.add.at(own, (index.ravel(), at.ravel()), 1)
+            bits[0] += float(network.tables.cost(symbols, index).sum())
+
         rgb = np.ascontiguousarray(image[:, :SIDE, :SIDE].permute(1, 2, 0).cpu().numpy())
         Encoder(network, rgb, None, 4, 1).at(levels[number % len(levels)], watch=count)
-    return counts
+        counts += own / bits[0]
+        total += own.sum()
+    out: NDArray[np.float64] = counts * (total / max(counts.sum(), 1e-12))
+    return out
 
 
 def kmac_per_pixel(network: Network) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from foveal.image.prior import BaseIndex
 from foveal.image.quantize import LAMBDA_MIN
 from foveal.image.transform import (
     BASE,
-    LEVELS,
+    NODE_SPACING,
     NODES,
     PATCH,
     Analysis,
@@ -28,6 +28,9 @@ def rate_weight(level: Tensor) -> Tensor:
     return LAMBDA_MIN * torch.exp2(level / 8)
 
 
+BARE_LEVEL = 28.0
+
+
 @dataclass
 class Batch:
     """images (B, 3, H, W) float in [0, 255]; level (B,); coded, visible (B, h, w) bool; finer (B, h, w) in levels;
@@ -44,8 +47,8 @@ class Batch:
 def ln_steps(channels: int, level: Tensor) -> Tensor:
     """ln of the quantiser step at each ``level`` (n,) -> (n, channels): sqrt(20 / lambda), a little finer towards high rates
     and for the thumbnail. Fixed: when learned, the steps of single channels wandered off by factors of seven
-    (docs/LOG.md). Levels above 63 go on in the same way with the networks' tables of level 63."""
-    uniform = 0.5 * torch.log(20 / rate_weight(level)) - 0.2 * level / (LEVELS - 1)
+    (docs/LOG.md)."""
+    uniform = 0.5 * torch.log(20 / rate_weight(level)) - 0.2 * level / 63
     finer = torch.where(torch.arange(channels) < BASE, -0.4, 0.0)
     return uniform[:, None] + finer
 
@@ -57,7 +60,7 @@ class ImageModel(nn.Module):
         super().__init__()
         self.shortcut, self.analysis, self.synthesis = Shortcut(size), Analysis(size), Synthesis(size)
         self.hyper, self.prior = HyperAnalysis(size), PriorTwin(size)
-        nodes = torch.linspace(0, LEVELS - 1, NODES)
+        nodes = torch.arange(NODES) * float(NODE_SPACING)
         self.register_buffer("ln_step", ln_steps(size.latent, nodes), persistent=False)
         self.size = size
 
@@ -80,8 +83,12 @@ class ImageModel(nn.Module):
         step = ln_step.exp()
         weight = (rate_weight(token_level)[..., None] * step.square()).detach().flatten(1, 2)
         flat_ln, linear = ln_step.flatten(1, 2), (t / step).flatten(1, 2)
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bf16):
+        kind = batch.images.device.type
+        transforms = torch.autocast(kind, torch.bfloat16, enabled=bf16)
+        prior = torch.autocast(kind, torch.bfloat16, enabled=bf16 and kind == "cpu")  # fp32 where that is fast
+        with transforms:
             z = self.hyper(t / interpolate(self.ln_step, image_level).exp()).float()
+        with prior:
             z, z_bits = self.prior.hyper(z, image_level, noise)
             features = self.prior.spread_out(z, image_level, h, w, fake).flatten(1, 2)
             base, base_bits = self.prior.base(
@@ -92,10 +99,12 @@ class ImageModel(nn.Module):
                 everything = torch.ones_like(batch.coded).flatten(1)
                 gain = self.prior.slices(linear, base, context, flat_ln, weight, everything, False, fake)[2]
                 pays = (gain > 0).view(b, h, w) | ~batch.auto[:, None, None]
-            visible, coded = batch.visible & pays, batch.coded & pays
-            y = self.analysis(t, self.shortcut.std, GridWindows(visible))
-            v = (y / step).flatten(1, 2)
+        visible, coded = batch.visible & pays, batch.coded & pays
+        with transforms:
+            v = (self.analysis(t, self.shortcut.std, GridWindows(visible)) / step).flatten(1, 2)
+        with prior:
             v_hat, bits, _ = self.prior.slices(v, base, context, flat_ln, weight, coded.flatten(1), noise, fake)
+        with transforms:
             latents = v_hat.view(b, h, w, -1) * step
             out = self.synthesis(latents, token_level, ~coded, self.shortcut, GridWindows(torch.ones_like(coded)))
         error = (out - batch.images).square().view(b, 3, h, PATCH, w, PATCH).mean((1, 3, 5))
@@ -111,9 +120,11 @@ class ImageModel(nn.Module):
 
 def loss(out: dict[str, Tensor], batch: Batch) -> Tensor:
     """Mean over samples of (bpp + lambda * squared error), each weighted so that no rate dominates; an error in a
-    token that was lost or dropped counts a quarter, for most of it cannot be helped."""
+    token that was lost or dropped counts a quarter, and no more than at level 28: most of it cannot be helped, and with
+    the lambda of a high level it would outweigh everything else."""
     level = batch.level[:, None, None]
-    weight = rate_weight(level + batch.finer) * torch.where(batch.coded, 1.0, 0.25)
+    bare = 0.25 * rate_weight(level.clamp(max=BARE_LEVEL))
+    weight = torch.where(batch.coded, rate_weight(level + batch.finer), bare)
     total = out["bpp"] + (weight * out["error"]).mean((1, 2))
     return (total * (rate_weight(batch.level) / rate_weight(torch.tensor(36.0))) ** -0.4).mean()
 

@@ -70,8 +70,9 @@ class PriorTwin(nn.Module):
         self.z1, self.z2 = Layer(9 * size.hyper, 192), Layer(192, 16 * 64)
         self.z_level = nn.Parameter(torch.zeros(NODES, 192))
         self.linear = nn.ParameterList(nn.Parameter(torch.zeros(len(o) * BASE, BASE)) for o, _ in PASSES)
-        self.b1 = nn.ModuleList(Layer(len(o) * BASE + 64, 96) for o, _ in PASSES)
-        self.b2 = nn.ModuleList(nn.Linear(96, 2 * BASE) for _ in PASSES)
+        self.b1 = nn.ModuleList(Layer(len(o) * BASE + 64, 192) for o, _ in PASSES)
+        self.b2 = nn.ModuleList(Layer(192, 96) for _ in PASSES)
+        self.b3 = nn.ModuleList(nn.Linear(96, 2 * BASE) for _ in PASSES)
         self.base_scale = nn.Parameter(torch.zeros(len(PASSES), BASE))  # ln of each pass's spread, absolute units
         self.c1, self.c2 = Layer(64 + (len(RING) + 1) * BASE, c), Layer(c, c)
         self.c_level = nn.Parameter(torch.zeros(NODES, c))
@@ -80,10 +81,10 @@ class PriorTwin(nn.Module):
         self.s3 = nn.ModuleList(nn.Linear(c, 2 * (b - a)) for a, b in pairwise(self.cuts))
         self.scale = nn.Parameter(torch.zeros(size.latent))  # ln of each channel's spread, absolute units
         self.density = Density()
-        for end in [*self.b2, *self.s3]:
+        for end in [*self.b3, *self.s3]:
             nn.init.zeros_(end.weight)
             nn.init.zeros_(end.bias)
-        for layer in [*self.b1, self.c1, self.c2, *self.s1, *self.s2, self.z1, self.z2]:
+        for layer in [*self.b1, *self.b2, self.c1, self.c2, *self.s1, *self.s2, self.z1, self.z2]:
             nn.init.constant_(layer.bias, 0.3)  # the clamp is one-sided: start in its live half
 
     def _split(self, out: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,7 +129,7 @@ class PriorTwin(nn.Module):
                 guess = near.flatten(2) @ self.linear[i] if i else torch.zeros_like(v[:, tokens])
             delta = squash(near - guess[:, :, None]).flatten(2) * (i > 0)
             x = self.b1[i](torch.cat([grid(delta, fake), features[:, tokens].to(delta.dtype)], -1), fake)
-            mean, scale = self._split(self.b2[i](x), self.base_scale[i] - ln_step)
+            mean, scale = self._split(self.b3[i](self.b2[i](x, fake)), self.base_scale[i] - ln_step)
             mean = on_grid(mean + guess, fake)
             residual, value = quantise_rd(v[:, tokens] - mean, noise, scale, weight, self.density)
             bits = bits + self.density.bits(residual, scale).sum((1, 2))
@@ -159,11 +160,13 @@ class PriorTwin(nn.Module):
         coding a token saves in weighted distortion less its bits)"""
         done, inputs = [base], [grid(squash(base), fake)]
         bits, saved = v.new_zeros(v.shape[:2]), v.new_zeros(v.shape[:2])
-        for i, (a, b) in enumerate(pairwise(self.cuts)):
+        widths = [self.cuts[0], *(b - a for a, b in pairwise(self.cuts))]
+        parts = zip(*(torch.split(x, widths, -1)[1:] for x in (v, weight, self.scale - ln_step)), strict=True)
+        for i, (own, w, spread) in enumerate(parts):
             x = self.s2[i](self.s1[i](torch.cat([context.to(v.dtype), *inputs], -1), fake), fake)
-            mean, scale = self._split(self.s3[i](x), self.scale[a:b] - ln_step[..., a:b])
+            mean, scale = self._split(self.s3[i](x), spread)
             mean = on_grid(mean, fake)
-            target, w = v[..., a:b] - mean, weight[..., a:b]
+            target = own - mean
             residual, value = quantise_rd(target, noise, scale, w, self.density)
             bits = bits + self.density.bits(residual, scale).sum(-1)
             saved = saved + (w * (target.square() - (target - value).square())).detach().sum(-1)
@@ -182,6 +185,13 @@ def quantise(x: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
     return (x + torch.rand_like(x) - 0.5 if noise else value), value
 
 
+def cheaper(symbol: Tensor, x: Tensor, index: Tensor, weight: Tensor, density: Density) -> Tensor:
+    """Each symbol, or the one next to it towards zero where that lowers bits + weight * error^2"""
+    less = symbol - symbol.sign()
+    gain = density.bits(symbol, index) - density.bits(less, index)
+    return torch.where(gain + weight * ((x - symbol) ** 2 - (x - less) ** 2) > 0, less, symbol)
+
+
 def quantise_rd(x: Tensor, noise: bool, index: Tensor, weight: Tensor, density: Density) -> tuple[Tensor, Tensor]:
     """Like ``quantise``, but without noise each non-zero symbol becomes one smaller where bits + weight * error^2 says so,
     as the encoder does (``quantize.optimised``); prior and synthesis learn what they will be given. The gradient passes
@@ -190,11 +200,11 @@ def quantise_rd(x: Tensor, noise: bool, index: Tensor, weight: Tensor, density: 
     if noise:
         return quantise(x, noise)
     with torch.no_grad():
-        symbol = x.round()
-        at = torch.nonzero(symbol, as_tuple=True)
-        near, w, i = symbol[at], weight.expand_as(x)[at], index[at]
-        less = near - near.sign()
-        gain = density.bits(near, i) - density.bits(less, i) + w * ((x[at] - near) ** 2 - (x[at] - less) ** 2)
-        symbol[at] = torch.where(gain > 0, less, near)
+        symbol, weight = x.round(), weight.expand_as(x)
+        if x.device.type == "cpu":  # most symbols are zero and need no thought
+            at = torch.nonzero(symbol, as_tuple=True)
+            symbol[at] = cheaper(symbol[at], x[at], index[at], weight[at], density)
+        else:  # finding them would make the host wait
+            symbol = cheaper(symbol, x, index, weight, density)
     value = symbol + (symbol != 0) * (x - x.detach())
     return value, value
