@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from foveal.image.transform import SIZES
-from foveal.train import data
+from foveal.train import data, video_pairs
 from foveal.train.calibrate import calibrate
 from foveal.train.losses import ImageModel
 
@@ -55,12 +55,22 @@ def model(images):
     """Calibrated, then its last layers moved away from zero so that they matter."""
     torch.manual_seed(1)
     made = ImageModel(SIZES["s"])
-    random = np.random.default_rng(2)
-    calibrate(made, lambda n: data.crops(images, n // 8, 128, random))
+    pictures, draw = data.Pictures(images), data.draw(2, torch.device("cpu"))
+    calibrate(made, lambda n: pictures.crops(n // 8, 128, draw))
     with torch.no_grad():
-        for end in [*made.prior.b2, *made.prior.s3]:
+        for end in [*made.prior.b3, *made.prior.s3]:
             end.weight += torch.randn_like(end.weight) * 0.02
             end.bias += torch.randn_like(end.bias) * 0.1
         for table in (made.prior.z_level, made.prior.c_level, made.prior.z_mean, made.prior.z_scale):
             table += torch.randn_like(table) * 0.3
     return made.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def pairs(images):
+    """Small pairs of both modes, 24 for training and two held out, made by the real codecs from the pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(video_pairs, "SIDE", 128)
+        patch.setattr(video_pairs, "FRAMES", 4)
+        patch.setattr(video_pairs, "HELD", 12)
+        return video_pairs.produce((images[:3], images[3:]), None, "", 24, 0)

@@ -59,9 +59,30 @@ def test_nothing_to_train_on(tmp_path):
 
 def test_crops_are_parts_of_pictures_mirrored_and_transposed():
     image = torch.arange(3 * 12 * 9).view(3, 12, 9).to(torch.uint8)
-    out = data.crops([image], 50, 8, np.random.default_rng(0))
-    assert out.shape == (50, 3, 8, 8) and out.dtype == torch.float32
+    out = data.Pictures([image]).crops(50, 8, data.draw(0, CPU))
+    assert out.shape == (50, 3, 8, 8) and out.dtype == torch.float32 and out.is_contiguous()
     parts = [image[:, y : y + 8, x : x + 8].float() for y in range(5) for x in range(2)]
     allowed = [v for p in parts for v in (p, p.flip(2), p.transpose(1, 2), p.flip(2).transpose(1, 2))]
     assert all(any((crop == v).all() for v in allowed) for crop in out)
     assert len({tuple(crop.flatten().tolist()) for crop in out}) > 10
+
+
+def test_crops_come_from_all_pictures_whatever_their_sizes_and_reach_their_edges():
+    images = [torch.full((3, h, w), n, dtype=torch.uint8) for n, (h, w) in enumerate([(4, 4), (5, 9), (16, 4)])]
+    for n, image in enumerate(images):
+        image[1] = torch.arange(image[0].numel()).view_as(image[0])
+        image[2] = 100 + n
+    out = data.Pictures(images).crops(400, 4, data.draw(1, CPU))
+    assert out[:, 0].unique().tolist() == [0, 1, 2]
+    assert all(len(crop[0].unique()) == len(crop[2].unique()) == 1 for crop in out)  # none runs into the next picture
+    for n, image in enumerate(images):
+        assert set(out[out[:, 0, 0, 0] == n, 1].flatten().tolist()) == set(image[1].flatten().tolist())
+
+
+def test_processes_share_one_batch():
+    pictures = data.Pictures([torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8) for _ in range(3)])
+    whole = [pictures.crops(6, 8, draw) for draw in [data.draw(5, CPU)] * 2]
+    for rank in range(3):
+        draw = data.draw(5, CPU, rank, 3)
+        assert all((pictures.crops(2, 8, draw) == batch[2 * rank : 2 * rank + 2]).all() for batch in whole)
+    assert (whole[0] != whole[1]).any()

@@ -1,10 +1,11 @@
-"""Photographs for training: decoded once, kept as uint8 on the device, crops cut there."""
+"""Photographs for training: decoded once, kept as uint8 on the device, crops cut there in one gather."""
 
 import csv
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +61,51 @@ def load(folder: Path, crop: int, device: torch.device) -> tuple[list[Tensor], l
     return train, held
 
 
-def crops(images: list[Tensor], batch: int, size: int, random: np.random.Generator) -> Tensor:
-    """(batch, 3, size, size) float32 in [0, 255], mirrored and transposed at random."""
-    out = []
-    for _ in range(batch):
-        image = images[random.integers(len(images))]
-        y, x = (int(random.integers(n - size + 1)) for n in image.shape[1:])
-        patch = image[:, y : y + size, x : x + size]
-        patch = patch.flip(2) if random.random() < 0.5 else patch
-        out.append(patch.transpose(1, 2) if random.random() < 0.5 else patch)
-    return torch.stack(out).float()
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers on the device for this process's part of a batch. All processes draw for the whole batch from
+    equal generators and keep their own rows, so that a batch is the same however many processes share it."""
+
+    generator: torch.Generator
+    rank: int = 0
+    world: int = 1
+
+    def uniform(self, rows: int, *shape: int) -> Tensor:
+        """(rows, *shape) float32 in [0, 1)"""
+        every = torch.rand(rows * self.world, *shape, generator=self.generator, device=self.generator.device)
+        return every[self.rank * rows : (self.rank + 1) * rows]
+
+
+def draw(seed: int, device: torch.device, rank: int = 0, world: int = 1) -> Draw:
+    """A ``Draw`` from ``seed``."""
+    return Draw(torch.Generator(device).manual_seed(seed), rank, world)
+
+
+class Pictures:
+    """Photographs of any sizes, one behind the other as pixels (N, 3) uint8 on their device."""
+
+    def __init__(self, images: Sequence[Tensor]) -> None:
+        """``images``: (3, H, W) uint8 each, at least as large as any crop; they are copied."""
+        device = images[0].device
+        self.pixels = torch.empty(sum(i[0].numel() for i in images), 3, dtype=torch.uint8, device=device)
+        self.height, self.width = (torch.tensor([i.shape[k] for i in images], device=device) for k in (1, 2))
+        area = self.height * self.width
+        self.first = area.cumsum(0) - area
+        for image, at in zip(images, self.first.tolist(), strict=True):
+            self.pixels[at : at + image[0].numel()] = image.permute(1, 2, 0).reshape(-1, 3)
+
+    def crops(self, batch: int, size: int, draw: Draw) -> Tensor:
+        """(batch, 3, size, size) float32 in [0, 255], mirrored and transposed at random. No pixel passes the host."""
+        which, y, x, mirror, swap = draw.uniform(batch, 5).unbind(1)
+        picture = (which * len(self.first)).long()
+        width = self.width[picture]
+        y, x = ((u * (n[picture] - size + 1)).long() for u, n in ((y, self.height), (x, self.width)))
+        along = torch.arange(size, device=which.device)
+        across = torch.where(mirror[:, None] < 0.5, along, size - 1 - along)  # (B, size)
+        down = along * width[:, None]
+        turned = swap[:, None] < 0.5
+        rows, columns = torch.where(turned, across, down), torch.where(turned, down, across)
+        start = self.first[picture] + y * width + x
+        index = start[:, None, None] + rows[:, :, None] + columns[:, None]
+        cut = self.pixels.index_select(0, index.flatten()).view(batch, size, size, 3)
+        return cut.permute(0, 3, 1, 2).float().contiguous()

@@ -1,16 +1,14 @@
-"""One readable loop: crops in, loss, step, moving average, log, checkpoint. CPU or CUDA, restarts from a weights file."""
+"""One readable loop: crops in, loss, mean gradient, step, moving average, log, checkpoint. On a CPU or on CUDA, in one
+process or several; goes on from a weights file alone. docs/training.md has the commands."""
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -22,52 +20,64 @@ from foveal.image.transform import PATCH, SIZES
 from foveal.train import checkpoint, data
 from foveal.train.batch import make_batch
 from foveal.train.calibrate import calibrate
-from foveal.train.evaluate import evaluate, large, preview_picture
-from foveal.train.losses import ImageModel, loss
+from foveal.train.evaluate import large, preview_picture
+from foveal.train.losses import Batch, ImageModel, loss
+from foveal.train.pace import Pace, rate
+from foveal.train.parallel import Gradients, Group, joined
+from foveal.train.record import Average, Log, Meter
+from foveal.train.speed import Speed
 
-WARMUP = 150  # steps, at every start
-HARD_FROM = 0.6  # share of a run; then hard symbols, fake-quantised prior, frozen encoder
+WARMUP, REWARM = 150, 50  # steps: at the start of a schedule, at the start of a later slice of it
+HARD_FROM = 0.6  # share of a schedule; then hard symbols, fake-quantised prior, frozen encoder
 LOG_EVERY, SAVE_EVERY = 50, 1000  # steps
 
 
-@dataclass
-class Average:
-    """Exponential moving average of a model's state."""
+@dataclass(frozen=True)
+class Options:
+    """What ``train`` may be told.
 
-    state: dict[str, Tensor]
-    longest: float = 0.998
+    size           name of the model size
+    weights        checkpoint to begin a new schedule from, with a full warm-up; None begins with a calibrated model
+    resume         go on with the schedule of ``out``, if that file is there; if its schedule is over, do nothing
+    minutes        length of the schedule; ``steps`` counts steps instead
+    slice_minutes  stop before so many minutes from now are over, loading and saving included, and keep the place
+    batch          crops a step and process; None: 8 on a CPU, 32 on CUDA
+    crop           side of a crop in pixels
+    lr             highest learning rate
+    device         auto, cpu, cuda or cuda:N
+    threads        CPU threads, 0 leaves it to torch
+    log, preview   JSON lines of the progress; PNG of a held-out picture beside its reconstructions
+    seed           of crops, levels, noise and initial weights
+    hard_from      share of the schedule from which symbols are hard and the encoder's transforms stay as they are
+    compiled       torch.compile the forward and backward pass
+    """
 
-    @torch.no_grad()
-    def update(self, model: ImageModel, step: int) -> None:
-        """Move towards the model; young averages move faster."""
-        now = model.state_dict()
-        keys = [k for k, v in self.state.items() if v.is_floating_point()]
-        decay = min(self.longest, step / (step + 10))
-        torch._foreach_lerp_([self.state[k] for k in keys], [now[k] for k in keys], 1 - decay)
+    size: str = "s"
+    weights: Path | None = None
+    resume: bool = False
+    minutes: float = 10
+    steps: int | None = None
+    slice_minutes: float | None = None
+    batch: int | None = None
+    crop: int = 256
+    lr: float = 1.3e-3
+    device: str = "auto"
+    threads: int = 0
+    log: Path | None = None
+    preview: Path | None = None
+    seed: int = 0
+    hard_from: float = HARD_FROM
+    compiled: bool = False
 
-    def points(self, model: ImageModel, held: list[Tensor], fake: bool) -> list[list[float]]:
-        """Rate and distortion of the averaged weights on held-out pictures; the model is left as it was."""
-        own = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        model.load_state_dict(self.state)
-        points = evaluate(model, held, fake)
-        model.load_state_dict(own)
-        return [[round(b, 4), round(p, 3)] for b, p in points]
-
-
-@dataclass
-class Log:
-    """One JSON line per interval, to a file and, when there is none or on a terminal, to stderr."""
-
-    path: Path | None
-
-    def __call__(self, **row: object) -> None:
-        line = json.dumps(row)
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as f:
-                f.write(line + "\n")
-        if not self.path or sys.stderr.isatty():
-            print(line, file=sys.stderr, flush=True)
+    def __post_init__(self) -> None:
+        lengths = (self.minutes, 1 if self.slice_minutes is None else self.slice_minutes)
+        counts = (1 if n is None else n for n in (self.batch, self.steps))
+        if self.size not in SIZES or self.crop % (8 * PATCH) or min(lengths) <= 0 or min(counts) < 1:
+            raise InputError(
+                f"size {self.size!r}, crop {self.crop}, batch {self.batch}, steps {self.steps}, minutes {self.minutes}, "
+                f"slice_minutes {self.slice_minutes}: size is one of {', '.join(SIZES)}, crop a multiple of {8 * PATCH}, "
+                "the rest positive"
+            )
 
 
 def optimisers(model: ImageModel, lr: float) -> list[torch.optim.Optimizer]:
@@ -82,115 +92,135 @@ def optimisers(model: ImageModel, lr: float) -> list[torch.optim.Optimizer]:
     ]
 
 
-def rate(done: float, step: int, peak: float) -> float:
-    """Learning rate: warm-up over WARMUP steps, then a cosine down to a hundredth."""
-    return peak * min(1.0, (step + 1) / WARMUP) * (0.505 + 0.495 * math.cos(math.pi * min(done, 1.0)))
+@dataclass
+class Run:
+    """A slice of a schedule in this process: what its steps need, and what they leave."""
+
+    options: Options
+    out: Path
+    group: Group
+    pace: Pace
+    model: ImageModel
+    facts: dict[str, Any]
+    pictures: data.Pictures
+    held: list[Tensor]
+    note: Log
+    hard: bool = False
+    average: Average = field(init=False)
+    gradients: Gradients = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.batch = self.options.batch or (32 if self.group.device.type == "cuda" else 8)
+        self.draw = data.draw(self._seed(), self.group.device, self.group.rank, self.group.world)
+        torch.manual_seed(self._seed() + self.group.rank)  # noise
+        self.group.start_equal(self.model)
+        self.average, self.gradients = Average(self.model), Gradients(self.model)
+        self.optimisers = optimisers(self.model, self.options.lr)
+        side = self.options.crop // PATCH
+        self.index = BaseIndex(side, side, self.group.device)
+        self.forward: Any = torch.compile(self.model, dynamic=False) if self.options.compiled else self.model
+        self.warm_up = REWARM if self.pace.done > 0 else WARMUP
+
+    def _seed(self) -> int:
+        return self.options.seed * 1_000_003 + int(self.facts["steps"])
+
+    def drawn(self) -> Batch:
+        return make_batch(self.pictures.crops(self.batch, self.options.crop, self.draw), self.draw)
+
+    def step(self, meter: Meter) -> None:
+        """One step. Nothing in it waits for the device."""
+        if not self.hard and self.pace.done >= self.options.hard_from:
+            self.hard = True
+            self.model.freeze_encoder()
+            self.gradients = Gradients(self.model)
+        lr = rate(self.pace.done, self.pace.step, self.options.lr, self.warm_up)
+        for group in (g for o in self.optimisers for g in o.param_groups):
+            group["lr"] = lr
+        batch = self.drawn()
+        result = self.forward(batch, self.index, not self.hard, self.hard)
+        value = loss(result, batch)
+        torch.autograd.backward(value)
+        norm = self.gradients.settle(self.group)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.gradients.clear()
+        self.pace.advance()
+        self.average.update(self.pace.step)
+        meter.add(value.detach(), result["bpp"].detach(), result["base_bpp"].detach(), norm)
+
+    def save(self) -> None:
+        """Averaged weights, with what it takes to go on from them: how far the schedule is."""
+        if self.group.rank:
+            return
+        seen = self.pace.step * self.batch * self.group.world * self.options.crop**2
+        gained = {"steps": self.pace.step, "pixels": seen, "seconds": self.pace.seconds}
+        total = {k: self.facts[k] + v for k, v in gained.items()}
+        checkpoint.save(self.out, self.average.state, {**self.facts, **total, "progress": min(self.pace.done, 1.0)})
+        if self.options.preview and large(self.held):
+            preview_picture(self.model, large(self.held)[0], self.options.preview)
+
+    def place(self) -> dict[str, float]:
+        return {"step": self.pace.step, "done": round(self.pace.done, 4), "seconds": round(self.pace.seconds, 1)}
+
+    def points(self, fake: bool) -> list[list[float]]:
+        return [] if self.group.rank else self.average.points(self.model, self.held, fake)
+
+    def go(self) -> None:
+        """Steps until the schedule or the slice is over; Ctrl-C keeps what was learned."""
+        pace, meter = self.pace, Meter()
+        speed = Speed(self.model, self.drawn(), self.index)
+        try:
+            with Progress(console=Console(stderr=True), disable=self.group.rank > 0 or not sys.stderr.isatty()) as bar:
+                task = bar.add_task(f"train {self.options.size}", total=1.0)
+                while pace.goes_on():
+                    self.step(meter)
+                    bar.update(task, completed=pace.done)
+                    if pace.step % LOG_EVERY == 0:
+                        means, seconds = meter.read(LOG_EVERY)
+                        how = speed.row(self.batch * self.options.crop**2, seconds, self.group.world)
+                        self.note(**self.place(), **means, **how)
+                    if pace.step % SAVE_EVERY == 0:
+                        self.group.check_equal(self.model)
+                        self.save()
+                        self.note(step=pace.step, points=self.points(self.hard))
+            self.group.check_equal(self.model)
+        except KeyboardInterrupt:
+            self.note(step=pace.step, interrupted=True)
+        self.save()
+        over = {"final": True, "points": self.points(True)} if pace.done >= 1 - 1e-9 else {"paused": True}
+        self.note(**self.place(), **over)
 
 
-def train(
-    data_dir: Path,
-    out: Path,
-    *,
-    size: str = "s",
-    weights: Path | None = None,
-    minutes: float = 10,
-    steps: int | None = None,
-    batch: int = 8,
-    crop: int = 256,
-    lr: float = 1.3e-3,
-    device: str = "auto",
-    threads: int = 0,
-    log: Path | None = None,
-    preview: Path | None = None,
-    seed: int = 0,
-    hard_from: float = HARD_FROM,
-    compiled: bool = False,
-) -> Path:
-    """Train ``size`` on the pictures of ``data_dir`` for ``minutes`` (or ``steps``) and write the checkpoint ``out``.
-
-    ``weights`` continues from a checkpoint with a fresh warm-up. ``log`` takes JSON lines, ``preview`` a PNG of a held-out
-    picture beside its reconstruction. From the share ``hard_from`` of the run on, symbols are hard
-    and the encoder's transforms stay as they are. Interrupting (Ctrl-C) keeps what was learned. Returns ``out``.
-    """
-    if size not in SIZES or crop % (8 * PATCH) or batch < 1 or (steps or 1) < 1 or minutes <= 0:
-        raise InputError(
-            f"size {size!r}, crop {crop}, batch {batch}, steps {steps}, minutes {minutes}: size is one of "
-            f"{', '.join(SIZES)}, crop a multiple of {8 * PATCH}, the rest positive"
-        )
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    torch.set_num_threads(threads or torch.get_num_threads())
-    torch.manual_seed(seed)
-    random, note = np.random.default_rng(seed), Log(log)
-    images, held = data.load(data_dir, crop, where)
-    model = ImageModel(SIZES[size]).to(where)
-    facts: dict[str, Any] = {"steps": 0, "pixels": 0, "seconds": 0.0, "size": size}
-    if weights is not None:
-        facts |= checkpoint.load(weights, model)
-    else:
-        calibrate(model, lambda n: data.crops(images, n, crop, random))
-    average = Average({k: v.detach().clone() for k, v in model.state_dict().items()})
-    chosen, index = optimisers(model, lr), BaseIndex(crop // PATCH, crop // PATCH, where)
-    forward: Any = torch.compile(model, dynamic=False) if compiled else model
-    begin, step, skipped, sums = time.monotonic(), 0, 0, np.zeros(4)
-
-    def done() -> float:
-        return step / steps if steps else (time.monotonic() - begin) / 60 / minutes
-
-    def keep() -> None:
-        seconds = facts["seconds"] + time.monotonic() - begin
-        total = {
-            "steps": facts["steps"] + step,
-            "pixels": facts["pixels"] + step * batch * crop * crop,
-            "seconds": seconds,
-        }
-        checkpoint.save(out, average.state, {**facts, **total})
-        if preview and large(held):
-            preview_picture(model, large(held)[0], preview)
-
-    try:
-        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task(f"train {size}", total=1.0)
-            while done() < 1:
-                hard = done() >= hard_from
-                if hard:
-                    model.freeze_encoder()
-                for group in (g for o in chosen for g in o.param_groups):
-                    group["lr"] = rate(done(), step, lr)
-                now = make_batch(data.crops(images, batch, crop, random), random)
-                result = forward(now, index, not hard, hard)
-                value = loss(result, now)
-                torch.autograd.backward(value)
-                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                if torch.isfinite(norm):
-                    for optimiser in chosen:
-                        optimiser.step()
-                else:
-                    skipped += 1
-                model.zero_grad(set_to_none=True)
-                step += 1
-                average.update(model, step)
-                sums += [x.detach().mean().item() for x in (value, result["bpp"], result["base_bpp"], norm)]
-                bar.update(task, completed=done())
-                if step % LOG_EVERY == 0:
-                    names = ("loss", "bpp", "base_bpp", "norm")
-                    note(
-                        step=step,
-                        done=round(done(), 4),
-                        skipped=skipped,
-                        seconds=round(time.monotonic() - begin, 1),
-                        **dict(zip(names, (sums / LOG_EVERY).round(4).tolist(), strict=True)),
-                    )
-                    sums[:] = 0
-                if step % SAVE_EVERY == 0:
-                    keep()
-                    note(step=step, points=average.points(model, held, hard))
-    except KeyboardInterrupt:
-        note(step=step, interrupted=True)
-    keep()
-    note(
-        step=step,
-        final=True,
-        points=average.points(model, held, True),
-        seconds=round(time.monotonic() - begin, 1),
-    )
+def train(data_dir: Path, out: Path, **options: Any) -> Path:
+    """Train a model on the pictures of ``data_dir`` and write the checkpoint ``out``, which is returned; ``options`` are
+    the fields of ``Options``. Processes that torchrun started share the work."""
+    began, wanted = time.monotonic(), Options(**options)
+    with joined(wanted.device) as group:
+        run = prepare(data_dir, out, wanted, group, began)
+        if run.pace.done < 1:
+            run.go()
+        else:
+            run.note(finished=str(out))
     return out
+
+
+def prepare(data_dir: Path, out: Path, options: Options, group: Group, began: float) -> Run:
+    """Pictures loaded, model built and filled or calibrated."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    images, held = data.load(data_dir, options.crop, group.device)
+    pictures = data.Pictures(images)
+    images.clear()  # the pictures are there once
+    model = ImageModel(SIZES[options.size]).to(group.device)
+    facts: dict[str, Any] = {"steps": 0, "pixels": 0, "seconds": 0.0, "size": options.size}
+    resumed = options.resume and out.is_file()
+    source = out if resumed else options.weights
+    if source is not None:
+        facts |= checkpoint.load(source, model)
+    else:
+        start = data.draw(options.seed, group.device)
+        calibrate(model, lambda n: pictures.crops(n, options.crop, start))
+    done = group.first_says(float(facts.get("progress", 1.0)) if resumed else 0.0)
+    pace = Pace(group, options.steps, options.minutes, done, options.slice_minutes, began)
+    return Run(options, out, group, pace, model, facts, pictures, held, Log(options.log, group.rank == 0))
