@@ -44,6 +44,12 @@ FULL = Contents(
     exif=b"II*\0 tags",
     xmp=b"<x/>",
 )
+PARTED = Contents(
+    header=replace(HEADER, packets=3, version=2, layers=1, complete=True),
+    base=b"\xba\x5e",
+    packets=(Packet(0, b"coarse"), Packet(1, b"fine"), Packet(2, b"dropped")),
+    more=(b"second", b"third"),
+)
 
 
 def chunk(kind: bytes, payload: bytes = b"") -> bytes:
@@ -63,13 +69,27 @@ def file_of(*chunks: bytes) -> bytes:
 # --- round trips ---
 
 
-@pytest.mark.parametrize("contents", [SMALL, FULL], ids=["small", "full"])
+@pytest.mark.parametrize("contents", [SMALL, FULL, PARTED], ids=["small", "full", "parted"])
 def test_read_inverts_write(contents):
     data = write(contents)
     assert read(data) == contents
     assert read(data, tolerant=True) == contents
     assert read(bytearray(data)) == read(memoryview(data)) == contents
     assert write(read(data)) == data
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_a_base_layer_in_parts_may_end_early_and_takes_the_packets_with_it(parts):
+    short = replace(PARTED, more=PARTED.more[:parts], packets=())
+    found = read(write(short), tolerant=True)
+    assert (found.more, found.packets, found.whole_base) == (PARTED.more[:parts], (), False)
+    assert "base layer" in found.damaged[0]
+    with pytest.raises(InputError, match="packets need all parts"):
+        write(replace(PARTED, more=PARTED.more[:parts]))
+    data = write(PARTED)
+    lost = list_chunks(data)[1 + parts + 1]
+    damaged = data[: lost.offset + 8] + b"?" + data[lost.offset + 9 :]
+    assert (read(damaged, tolerant=True).more, read(damaged, tolerant=True).packets) == (PARTED.more[:parts], ())
 
 
 def test_a_picture_without_visible_tokens_has_no_packets():
@@ -88,14 +108,18 @@ payloads = st.binary(min_size=1, max_size=40)
     height=st.integers(1, 4096),
     mode=st.sampled_from(["L", "RGB"]),
     level=st.integers(0, 1264),
+    parts=st.integers(0, 15),
     weights=st.binary(min_size=8, max_size=8),
 )
-def test_any_contents_survive(base, words, optional, width, height, mode, level, weights):
+def test_any_contents_survive(base, words, optional, width, height, mode, level, parts, weights):
     has_alpha = optional["alpha"] is not None
     classes = 1 if optional["classes"] is None else 4
     header = Header(width, height, mode, has_alpha, 65_535, weights, level, len(words), classes)
     packets = tuple(Packet(number, payload) for number, payload in enumerate(words))
     contents = Contents(header, base, packets, **optional)
+    if parts:
+        header = replace(header, version=2, layers=parts, complete=bool(parts % 2))
+        contents = replace(contents, header=header, more=(base, base[::-1]))
     assert read(write(contents)) == contents
     assert Header.from_bytes(header.to_bytes()) == header
 
@@ -163,7 +187,10 @@ def test_no_torch_and_no_numpy_for_the_container():
         {"classes": 2},
         {"classes": 5},
         {"patch": 8},
-        {"version": 2},
+        {"version": 3},
+        {"layers": 2},
+        {"version": 2, "layers": 16},
+        {"version": 2, "layers": 0},
         {"mode": "CMYK"},
         {"weights": b"short"},
         {"model": 65_536},
@@ -210,6 +237,7 @@ def test_write_keeps_the_limits():
 # --- what a decoder must reject: the table of FORMAT.md ---
 
 HEAD, BASE, PCKT, IEND = pieces(SMALL)
+PARTED_HEAD, _, BAS2, BAS3, _, _, _, IEND = pieces(PARTED)
 GOOD_HEAD = HEADER.to_bytes()
 
 
@@ -244,8 +272,9 @@ MUST_REJECT = {
     "R5 classes": (file_of(head(22, b"\x05"), BASE, PCKT, IEND), CorruptError),
     "R5 no classes": (file_of(head(22, b"\x00"), BASE, PCKT, IEND), CorruptError),
     "R5 reserved": (file_of(head(23, b"\1"), BASE, PCKT, IEND), CorruptError),
-    "R6 version 2": (file_of(head(0, b"\2"), BASE, PCKT, IEND), VersionError),
-    "R6 version 2, other length": (file_of(chunk(b"HEAD", b"\2 whatever"), BASE, PCKT, IEND), VersionError),
+    "R5 no layers": (file_of(chunk(b"HEAD", PARTED_HEAD[8:31] + b"\x80"), BASE, BAS2, BAS3, PCKT, IEND), CorruptError),
+    "R6 version 3": (file_of(head(0, b"\3"), BASE, PCKT, IEND), VersionError),
+    "R6 version 3, other length": (file_of(chunk(b"HEAD", b"\3 whatever"), BASE, PCKT, IEND), VersionError),
     "R7 unknown critical": (file_of(HEAD, BASE, chunk(b"NEWS", b"x"), PCKT, IEND), VersionError),
     "R8 HEAD twice": (file_of(HEAD, HEAD, BASE, PCKT, IEND), CorruptError),
     "R8 BASE twice": (file_of(HEAD, BASE, BASE, PCKT, IEND), CorruptError),
@@ -266,6 +295,10 @@ MUST_REJECT = {
     "R13 tail": (file_of(HEAD, BASE, PCKT, IEND) + b"\0", CorruptError),
     "R16 CLAS unannounced": (file_of(HEAD, chunk(b"CLAS", b"x"), BASE, PCKT, IEND), CorruptError),
     "R16 no CLAS": (file_of(head(22, b"\2"), BASE, PCKT, IEND), CorruptError),
+    "R20 no BAS3": (file_of(PARTED_HEAD, BASE, BAS2, PCKT, IEND), CorruptError),
+    "R20 no BAS2, no packets": (file_of(PARTED_HEAD, BASE, BAS3, IEND), CorruptError),
+    "R20 a second part in version 1": (file_of(HEAD, BASE, BAS2, PCKT, IEND), CorruptError),
+    "R8 parts in another order": (file_of(PARTED_HEAD, BASE, BAS3, BAS2, PCKT, IEND), CorruptError),
     "R14 pixels": (file_of(head(4, b"\xff\xff\xff\xff"), BASE, PCKT, IEND), LimitError),
     "R14 chunk": (file_of(HEAD, b"\x7f\xff\xff\xffBASE"), LimitError),
     "R14 metadata": (file_of(HEAD, b"\x01\x00\x00\x01iCCP"), LimitError),
@@ -290,6 +323,7 @@ def test_every_rule_of_the_page_has_a_vector():
 
 
 FORGIVEN = {"R2 no IEND", "R2 inside a chunk", "R4 type", "R11 missing packet", "R12 no ALPH", "R13 tail"}
+FORGIVEN |= {"R20 no BAS3", "R20 no BAS2, no packets"}
 
 
 @pytest.mark.parametrize("name", sorted(set(MUST_REJECT) - FORGIVEN))

@@ -10,9 +10,17 @@ from foveal.container import SIGNATURE, Contents, Packet, list_chunks, read, rea
 from foveal.errors import FormatError, FovealError, LimitError, NotFovealError, TruncatedError
 from foveal.header import Header
 
-HEADER = Header(33, 17, "RGB", True, 7, b"8 bytes!", 960, 2, classes=3)
+HEADER = Header(33, 17, "RGB", True, 7, b"8 bytes!", 960, 2, classes=3, version=2, layers=2)
 CONTENTS = Contents(
-    HEADER, b"base", (Packet(0, b"word"), Packet(1, b"wordword")), b"map", b"alpha", b"icc", b"exif", b"xmp"
+    HEADER,
+    b"base",
+    (Packet(0, b"word"), Packet(1, b"wordword")),
+    b"map",
+    b"alpha",
+    b"icc",
+    b"exif",
+    b"xmp",
+    more=(b"second", b"third"),
 )
 DATA = write(CONTENTS)
 
@@ -21,8 +29,11 @@ def is_true_part(contents: Contents) -> bool:
     """Whether contents hold nothing that was not written, and name what they lack."""
     vital = (contents.header, contents.base, contents.classes) == (HEADER, CONTENTS.base, CONTENTS.classes)
     rest = all(getattr(contents, n) in (None, getattr(CONTENTS, n)) for n in ("alpha", "icc", "exif", "xmp"))
+    parts = contents.more == CONTENTS.more or (contents.more == CONTENTS.more[:1] and not contents.packets)
+    parts = parts or not (contents.more or contents.packets)
     complete = replace(contents, damaged=()) == CONTENTS
-    return vital and rest and set(contents.packets) <= set(CONTENTS.packets) and (complete or bool(contents.damaged))
+    packets = set(contents.packets) <= set(CONTENTS.packets)
+    return vital and rest and parts and packets and (complete or bool(contents.damaged))
 
 
 @pytest.mark.parametrize("length", range(len(DATA)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import struct
 import zlib
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveal import datagrams
-from foveal.datagrams import ALPHA, BASE, EXIF, ICC, PACKET, XMP, Datagram, Sections, join, split
+from foveal.datagrams import ALPHA, BASE, EXIF, ICC, PACKET, PARITY, XMP, Datagram, Sections, join, split
 from foveal.errors import CorruptError, InputError, LimitError
 
 
@@ -23,8 +24,8 @@ def sections(base: int = 3000, packets: int = 6, seed: int = 0) -> Sections:
     return Sections(noise.randbytes(base), bodies, packets, rest)
 
 
-def messages(whole: Sections, mtu: int = 1200, copies: float = 2.5, file: int = 7) -> list[bytes]:
-    return [datagram.to_bytes() for datagram in split(file, whole, mtu, copies)]
+def messages(whole: Sections, mtu: int = 1200, copies: float = 2.5, file: int = 7, parity: float = 0) -> list[bytes]:
+    return [datagram.to_bytes() for datagram in split(file, whole, mtu, copies, parity)]
 
 
 @pytest.mark.parametrize("base", [1, 255, 256, 5000, 40_000])
@@ -180,3 +181,88 @@ def test_what_cannot_be_counted_or_fit_is_refused() -> None:
         split(1, Sections(b"b", {}, 0, {ALPHA: bytes(8 << 20)}), 128, 1)
     with pytest.raises(LimitError, match="base"):
         split(1, Sections(bytes(8 << 20), {}, 0), 128, 1)
+
+
+# --- parity of the packets ---
+
+
+def of_kinds(sent: list[bytes], *kinds: int) -> list[bytes]:
+    return [message for message in sent if message[8] in kinds]
+
+
+@pytest.mark.parametrize(("packets", "parity", "more"), [(1, 0.3, 1), (6, 0.3, 2), (6, 1, 6), (4, 3.5, 14)])
+def test_any_datagrams_as_many_as_packets_give_them_all(packets: int, parity: float, more: int) -> None:
+    whole = sections(100, packets)
+    sent = messages(whole, parity=parity)
+    some, rest = of_kinds(sent, PACKET, PARITY), of_kinds(sent, BASE, ALPHA, ICC, EXIF, XMP)
+    assert len(some) == packets + more
+    for gone in combinations(range(len(some)), min(more, 3)):
+        kept = [message for i, message in enumerate(some) if i not in gone]
+        assert join(rest + kept) == (7, whole)
+    _, found = join(rest + some[more + 1 :])  # one fewer than needed: what came counts
+    assert found.packets == {n: body for n, body in whole.packets.items() if n > more}
+    assert found.count == packets or not some[more + 1 :]
+    assert join(rest + some[packets:])[1].packets == (whole.packets if more >= packets else {})
+
+
+def test_parity_of_many_packets_comes_in_blocks_and_a_burst_falls_on_all() -> None:
+    noise = random.Random(3)
+    whole = Sections(b"base", {n: noise.randbytes(20 + n % 7) for n in range(600)}, 600)
+    sent = messages(whole, parity=0.3)
+    numbers = [struct.unpack_from(">H", message, 9)[0] for message in of_kinds(sent, PARITY)]
+    assert {n >> 8 for n in numbers} == {0, 1, 2, 3}
+    assert all(n & 255 >= 150 for n in numbers) and len(numbers) == 4 * 45
+    burst = set(of_kinds(sent, PACKET)[100:280])
+    assert join([message for message in sent if message not in burst]) == (7, whole)
+
+
+def test_parity_is_what_the_format_page_says() -> None:
+    """One packet: its parity is the piece over n, here n = 1, so the piece itself."""
+    sent = split(7, Sections(b"base", {0: b"run and stream"}, 1), 1200, 1, 0.5)
+    (share,) = [d for d in sent if d.kind == PARITY]
+    assert (share.number, share.needed, share.size) == (1, 1, 1)
+    assert share.payload == struct.pack(">H", 14) + b"run and stream"
+
+
+def test_a_file_that_lacks_packets_has_no_parity() -> None:
+    whole = sections(100, 4)
+    del whole.packets[2]
+    assert not of_kinds(messages(whole, parity=1), PARITY)
+
+
+def test_parity_fits_the_datagrams() -> None:
+    room = 300 - datagrams.PACKET_OVERHEAD
+    assert max(map(len, messages(Sections(b"base", {0: bytes(room)}, 1), 300, parity=1))) == 300
+    with pytest.raises(InputError, match="repack"):
+        split(7, Sections(b"base", {0: bytes(room + 1)}, 1), 300, 1)
+
+
+def test_parity_that_contradicts_is_refused() -> None:
+    whole = sections(100, 4)
+    sent = [Datagram.from_bytes(m) for m in messages(whole, parity=0.5)]
+    good = [d for d in sent if d is not None]
+    share = next(d for d in good if d.kind == PARITY)
+    base = [d for d in good if d.kind == BASE]
+    one = [d for d in good if d.kind == PACKET][:1]
+
+    def changed(**fields: object) -> Datagram:
+        return dataclasses.replace(share, **fields)  # type: ignore[arg-type]
+
+    wrong = [
+        [changed(size=5), *one],
+        [changed(number=256 + 5)],
+        [changed(), changed(number=share.number + 1, payload=b"shorter")],
+        [changed(payload=b"ab"), *[d for d in good if d.kind == PACKET][-1:]],
+    ]
+    for messages_ in wrong:
+        with pytest.raises(CorruptError, match="contradict"):
+            join([d.to_bytes() for d in base + messages_])
+    invented = [changed(number=n, payload=b"\xff" * len(share.payload)) for n in (4, 5)]
+    with pytest.raises(CorruptError, match="parity is damaged"):
+        join([d.to_bytes() for d in base + invented + [d for d in good if d.kind == PACKET][:2]])
+
+
+@pytest.mark.parametrize("parity", [-0.1, 255, "many"])
+def test_parity_out_of_range_is_refused(parity: float) -> None:
+    with pytest.raises(InputError, match="parity"):
+        datagrams.check(1200, 1, parity)

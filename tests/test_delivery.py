@@ -71,7 +71,7 @@ def test_any_subset_with_duplicates_and_damage_decodes_or_says_that_the_base_is_
 def test_a_lost_colour_profile_or_alpha_plane_does_not_take_the_picture(whole: bytes) -> None:
     sent = [m for m in foveal.pack(whole, mtu=300) if m[8] < 2]
     file = foveal.unpack(sent)
-    assert types(file)[:3] == ["HEAD", "BASE", "PCKT"] and types(file)[-2:] == ["PCKT", "IEND"]
+    assert types(file)[:3] == ["HEAD", "BASE", "BAS2"] and types(file)[-2:] == ["PCKT", "IEND"]
     report = foveal.decode_report(file, on_loss="auto")
     assert report.image.mode == "RGBA" and np.asarray(report.image)[..., 3].min() == 255
     assert not report.concealed.any()

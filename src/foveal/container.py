@@ -1,6 +1,6 @@
 """The .fov file: a signature and chunks, read and written. FORMAT.md is the page this follows.
 
-    signature  HEAD  iCCP?  CLAS?  BASE  PCKT...  ALPH?  eXIF?  xMP_?  IEND
+    signature  HEAD  iCCP?  CLAS?  BASE  BAS2?  BAS3?  PCKT...  ALPH?  eXIF?  xMP_?  IEND
 
 `write` and `read` are inverses. Payloads are opaque bytes here; no torch and no numpy. Every size is
 compared with `Limits` before anything is allocated for it, and every refusal is a typed error:
@@ -13,7 +13,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain
 from typing import BinaryIO, NamedTuple
@@ -28,62 +27,25 @@ from foveal.errors import (
     VersionError,
 )
 from foveal.header import DEFAULT_LIMITS, METADATA, Header, Limits
+from foveal.header import ChunkInfo as ChunkInfo
+from foveal.header import Contents as Contents
+from foveal.header import Metadata as Metadata
+from foveal.header import Packet as Packet
 
 Data = bytes | bytearray | memoryview
 
 SIGNATURE = b"\x89FOV\r\n\x1a\n"
 CONCEAL = "decode with on_loss='conceal' to get the rest"
 
-_ORDER = (b"HEAD", b"iCCP", b"CLAS", b"BASE", b"PCKT", b"ALPH", b"eXIF", b"xMP_", b"IEND")
+MORE = (b"BAS2", b"BAS3")  # further parts of the base layer, version 2
+
+_ORDER = (b"HEAD", b"iCCP", b"CLAS", b"BASE", *MORE, b"PCKT", b"ALPH", b"eXIF", b"xMP_", b"IEND")
 _RANK = {type_: rank for rank, type_ in enumerate(_ORDER)}
 _LENGTH_TYPE = struct.Struct(">I4s")
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _TYPE = re.compile(rb"[A-Za-z][A-Za-z0-9_]{3}")
-_AFTER_BASE = re.compile(rb"PCKT|ALPH|eXIF|xMP_|IEND")
-
-
-class Packet(NamedTuple):
-    """One PCKT chunk. number: 0..65534, 0 the most important. payload: the words behind the number."""
-
-    number: int
-    payload: bytes
-
-
-@dataclass(frozen=True)
-class Contents:
-    """Everything a file holds. None is an absent chunk; `classes` is None exactly when header.classes is 1.
-
-    packets: by rising number; fewer than header.packets when some are lost.
-    damaged: one line for each thing that a tolerant `read` left out. `write` ignores it.
-    """
-
-    header: Header
-    base: bytes
-    packets: tuple[Packet, ...] = ()
-    classes: bytes | None = None
-    alpha: bytes | None = None
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    damaged: tuple[str, ...] = ()
-
-
-class Metadata(NamedTuple):
-    """The payloads of iCCP, eXIF and xMP_, as they are in the file."""
-
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-
-
-class ChunkInfo(NamedTuple):
-    """One chunk as it lies in a file. offset: of its length field, bytes. length: of its payload, bytes."""
-
-    type: str
-    offset: int
-    length: int
-    crc_ok: bool
+_AFTER_BASE = re.compile(rb"BAS[23]|PCKT|ALPH|eXIF|xMP_|IEND")
 
 
 class _Chunk(NamedTuple):
@@ -118,11 +80,15 @@ def write(contents: Contents, *, limits: Limits = DEFAULT_LIMITS) -> bytes:
     numbers = [p.number for p in contents.packets]
     if numbers != sorted({n for n in numbers if 0 <= n < header.packets}):
         raise InputError(f"packet numbers {numbers[:8]} must rise and be below {header.packets}")
+    if len(contents.more) >= header.base_parts or (contents.packets and not contents.whole_base):
+        parts = f"{1 + len(contents.more)} parts of {header.base_parts} and {len(contents.packets)} packets"
+        raise InputError(f"base layer of {parts}; packets need all parts of it")
     chunks: list[tuple[bytes, bytes | None]] = [
         (b"HEAD", head),
         (b"iCCP", contents.icc),
         (b"CLAS", contents.classes),
         (b"BASE", contents.base),
+        *zip(MORE, contents.more, strict=False),
         *((b"PCKT", _U16.pack(p.number) + p.payload) for p in contents.packets),
         (b"ALPH", contents.alpha),
         (b"eXIF", contents.exif),
@@ -306,12 +272,29 @@ def _assemble(header: Header, chunks: Iterable[_Chunk], damaged: list[str] | Non
     if (b"CLAS" in found) != (header.classes > 1):
         state = "present" if b"CLAS" in found else "missing"
         raise CorruptError(f"the class map (CLAS) is {state} in a picture of {header.classes} classes")
-    losses = _losses(header, packets, b"ALPH" in found)
+    more, losses = _more(header, found)
+    if len(more) < header.base_parts - 1:
+        packets = []  # they cannot be decoded
+    losses += _losses(header, packets, b"ALPH" in found)
     if losses and damaged is None:
         raise CorruptError(f"{'; '.join(losses)}; {CONCEAL}")
     classes, alpha, icc, exif, xmp = map(found.get, (b"CLAS", b"ALPH", *METADATA))
     lost = (*(damaged or ()), *losses)
-    return Contents(header, found[b"BASE"], tuple(packets), classes, alpha, icc, exif, xmp, lost)
+    return Contents(header, found[b"BASE"], tuple(packets), classes, alpha, icc, exif, xmp, lost, more)
+
+
+def _more(header: Header, found: dict[bytes, bytes]) -> tuple[tuple[bytes, ...], list[str]]:
+    """The further parts of the base layer up to the first that is missing, and a line about that one."""
+    if header.base_parts == 1 and (extra := [name for name in MORE if name in found]):
+        raise CorruptError(
+            f"{_printable(extra[0])} in a file of version {header.version}, whose base layer is one chunk"
+        )
+    parts: list[bytes] = []
+    for name in MORE[: header.base_parts - 1]:
+        if name not in found:
+            return tuple(parts), [f"a part of the base layer ({name.decode()}) is missing, so no packet can be used"]
+        parts.append(found[name])
+    return tuple(parts), []
 
 
 def _packet(chunk: _Chunk, before: list[Packet], header: Header) -> Packet:

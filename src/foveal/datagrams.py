@@ -4,6 +4,7 @@ FORMAT.md, "Datagrams", is the page this follows. A message is a *share* of one 
 
     base      all that must arrive (HEAD, CLAS, BASE): any `needed` of its shares rebuild it
     packet    one PCKT each; whatever arrives helps
+    parity    what rebuilds lost packets, as many as there are of it
     the rest  ALPH, iCCP, eXIF, xMP_, one section each: every share is needed, the picture is not lost without
 
 `split` and `join` are inverses. Plain bytes; no torch and no numpy.
@@ -12,7 +13,8 @@ The base is protected by a Reed-Solomon erasure code over GF(256) in its Cauchy 
 erasure-resilient coding scheme", 1995): shares 0 .. k - 1 are its pieces, share k + j is the sum over the pieces i of
 piece i / ((k + j) xor i). Any k shares then determine the pieces, which repeating them does not achieve: of 24 pieces
 sent twice, at 30 % loss, one is lost in both copies in 9 cases of 10; of 48 shares, 24 arrive in 999 cases of 1000.
-A large base is cut into blocks that are each coded so; the number of a share is 256 * block + share.
+A large base is cut into blocks that are each coded so; the number of a share is 256 * block + share. The packets are
+pieces of the same code, each with its length in front and zeros behind; only shares beyond the pieces travel as parity.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from functools import lru_cache
 from foveal.errors import CorruptError, InputError, LimitError
 
 MAGIC = b"FVD1"
-BASE, PACKET, ALPHA, ICC, EXIF, XMP = range(6)
-NAMES = ("base", "packet", "alpha", "iccp", "exif", "xmp")
+BASE, PACKET, ALPHA, ICC, EXIF, XMP, PARITY = range(7)
+NAMES = ("base", "packet", "alpha", "iccp", "exif", "xmp", "parity")
 MIN_MTU, MAX_MTU = 128, 65_507  # bytes; the upper one is what UDP over IPv4 carries
 PIECES = 24  # of a base at least, where they have PIECE bytes: the more there are, the fewer bytes protect them
 PIECE = 128
@@ -37,14 +39,16 @@ BLOCKS = 256
 
 _HEAD = struct.Struct(">4sIBHHI")
 _CRC = struct.Struct(">I")
+_LENGTH = struct.Struct(">H")
 OVERHEAD = _HEAD.size + _CRC.size  # bytes of a datagram beside its payload
+PACKET_OVERHEAD = OVERHEAD + _LENGTH.size  # for a packet, so that its parity fits too
 
 
 @dataclass(frozen=True)
 class Datagram:
     """One message. file: CRC-32 of the whole file. kind: BASE .. XMP. number: of this share. needed: shares that make
-    up the section, or a block of BASE; for PACKET the packets of the file, of which none is needed. size: bytes of the
-    section, 0 for PACKET."""
+    up the section, or a block of BASE or PARITY; for PACKET the packets of the file, of which none is needed. size: bytes
+    of the section, 0 for PACKET; for PARITY the packets of the file."""
 
     file: int
     kind: int
@@ -70,7 +74,8 @@ class Datagram:
         if _CRC.unpack(data[-4:])[0] != zlib.crc32(data[:-4]):
             return None
         _, file, kind, number, needed, size = _HEAD.unpack_from(data)
-        index, limit = (number & 255, SHARES) if kind == BASE else (number, needed)
+        index, limit = (number & 255, SHARES) if kind in (BASE, PARITY) else (number, needed)
+        limit *= kind != PARITY or needed <= index
         valid = kind < len(NAMES) and 1 <= needed <= limit and index < limit and (kind == PACKET) == (size == 0)
         return cls(file, kind, number, needed, size, data[_HEAD.size : -4]) if valid else None
 
@@ -87,28 +92,31 @@ class Sections:
     lost: tuple[str, ...] = ()
 
 
-def split(file: int, sections: Sections, mtu: int, copies: float) -> list[Datagram]:
+def split(file: int, sections: Sections, mtu: int, copies: float, parity: float = 0) -> list[Datagram]:
     """Sections -> datagrams of at most `mtu` bytes, in the order in which to send them.
 
     The pieces of the base come first, its further shares spread among the packets, so that a burst of losses does not
-    take them together. `copies`: bytes sent for the base over its size, 1 or more. InputError for options out of range,
-    LimitError when a section is too large for its datagrams to be counted.
+    take them together. `copies`: bytes sent for the base over its size, 1 or more. `parity`: datagrams of parity per
+    packet; none for a file that lacks packets. InputError for options out of range, LimitError when a section is too
+    large for its datagrams to be counted.
     """
-    check(mtu, copies)
+    check(mtu, copies, parity)
     room = mtu - OVERHEAD
     needed, shares = _base_shares(sections.base, room, copies)
     base = [Datagram(file, BASE, i, needed, len(sections.base), share) for i, share in shares.items()]
-    pieces, parity = [d for d in base if d.number & 255 < needed], [d for d in base if d.number & 255 >= needed]
+    pieces, further = [d for d in base if d.number & 255 < needed], [d for d in base if d.number & 255 >= needed]
     first = pieces + _pieces(file, ICC, sections.rest.get(ICC, b""), room)
     packets = [Datagram(file, PACKET, n, sections.count, 0, body) for n, body in sorted(sections.packets.items())]
     for datagram in packets:
-        if len(datagram.payload) > room:
-            size = len(datagram.payload)
+        if len(datagram.payload) > mtu - PACKET_OVERHEAD:
+            size, most = len(datagram.payload), mtu - PACKET_OVERHEAD
             raise InputError(
-                f"packet {datagram.number} has {size} bytes, datagrams of {mtu} hold {room}: repack the file"
+                f"packet {datagram.number} has {size} bytes, datagrams of {mtu} hold {most}: repack the file"
             )
+    if parity and len(packets) == sections.count:
+        packets += _parity(file, sections, parity)
     last = [d for kind in (ALPHA, EXIF, XMP) for d in _pieces(file, kind, sections.rest.get(kind, b""), room)]
-    return first + _spread(packets + last, parity)
+    return first + _spread(packets + last, further)
 
 
 def join(messages: Iterable[bytes]) -> tuple[int, Sections]:
@@ -132,12 +140,14 @@ def join(messages: Iterable[bytes]) -> tuple[int, Sections]:
     return next(iter(kinds.values())).file, _sections(found, kinds)
 
 
-def check(mtu: int, copies: float = 1) -> None:
-    """InputError when datagrams cannot be of this size, or the base not be sent so often."""
+def check(mtu: int, copies: float = 1, parity: float = 0) -> None:
+    """InputError when datagrams cannot be of this size, or the base not be sent so often, or with so much parity."""
     if not (isinstance(mtu, int) and MIN_MTU <= mtu <= MAX_MTU):
         raise InputError(f"mtu {mtu!r} is not a whole number of bytes in {MIN_MTU}..{MAX_MTU}")
     if not (isinstance(copies, (int, float)) and 1 <= copies <= SHARES):
         raise InputError(f"copies {copies!r} is not a number in 1..{SHARES}")
+    if not (isinstance(parity, (int, float)) and 0 <= parity < SHARES):
+        raise InputError(f"parity {parity!r} is not a number of datagrams per packet in 0..{SHARES - 1}")
 
 
 def _sections(found: dict[tuple[int, int], Datagram], kinds: dict[int, Datagram]) -> Sections:
@@ -146,7 +156,7 @@ def _sections(found: dict[tuple[int, int], Datagram], kinds: dict[int, Datagram]
     if BASE not in kinds:
         raise CorruptError("every datagram of the base layer is lost; the picture cannot be decoded, send it again")
     base = _rebuild(of[BASE], kinds[BASE].needed, kinds[BASE].size)
-    count = kinds[PACKET].needed if PACKET in kinds else 0
+    packets, count = _packets(of[PACKET], of[PARITY], kinds)
     rest = {}
     for kind in (ALPHA, ICC, EXIF, XMP):
         if kind in kinds:
@@ -155,9 +165,9 @@ def _sections(found: dict[tuple[int, int], Datagram], kinds: dict[int, Datagram]
                 rest[kind] = whole
             else:
                 lost.append(f"{kinds[kind].needed - len(of[kind])} of {kinds[kind].needed} datagrams of {NAMES[kind]}")
-    if len(of[PACKET]) < count:
-        lost.append(f"{count - len(of[PACKET])} of {count} packets")
-    return Sections(base, of[PACKET], count, rest, tuple(lost))
+    if len(packets) < count:
+        lost.append(f"{count - len(packets)} of {count} packets")
+    return Sections(base, packets, count, rest, tuple(lost))
 
 
 def _spread(many: list[Datagram], few: list[Datagram]) -> list[Datagram]:
@@ -175,7 +185,66 @@ def _pieces(file: int, kind: int, data: bytes, room: int) -> list[Datagram]:
     return [Datagram(file, kind, i, needed, len(data), data[i * room : (i + 1) * room]) for i in range(needed)]
 
 
-# --- the code that protects the base ---
+# --- the code that protects base and packets ---
+
+
+def _parity(file: int, sections: Sections, parity: float) -> list[Datagram]:
+    """Datagrams of parity for all packets. Piece i of block b of B is packet i * B + b, so that a burst of losses falls
+    on several blocks."""
+    count = sections.count
+    blocks = max(1, -(-count // int(SHARES / (1 + parity))))
+    if blocks > BLOCKS:
+        raise LimitError(f"{count} packets and their parity take more than {BLOCKS} blocks: allow larger datagrams")
+    k = -(-count // blocks)
+    more, length = min(math.ceil(parity * k), SHARES - k), max(map(len, sections.packets.values()), default=0)
+    out: list[Datagram] = []
+    for block in range(-(-count // k) if count else 0):
+        numbers = _of_block(block, k, count)
+        pieces = [_piece(sections.packets[n], length) for n in numbers]
+        for n in range(k, k + more):
+            share = _combine([_inverse(n ^ i) for i in range(len(pieces))], pieces)
+            out.append(Datagram(file, PARITY, 256 * block + n, k, count, share))
+    return out
+
+
+def _packets(
+    arrived: dict[int, bytes], parity: dict[int, bytes], kinds: dict[int, Datagram]
+) -> tuple[dict[int, bytes], int]:
+    """The packets that arrived or can be rebuilt, and how many the file has."""
+    if PARITY not in kinds:
+        return arrived, kinds[PACKET].needed if PACKET in kinds else 0
+    k, count, size = kinds[PARITY].needed, kinds[PARITY].size, len(kinds[PARITY].payload)
+    longest = max(map(len, arrived.values()), default=0) + _LENGTH.size
+    unlike = any(len(share) != size or n >> 8 >= -(-count // k) for n, share in parity.items())
+    if unlike or longest > size or (PACKET in kinds and kinds[PACKET].needed != count):
+        raise CorruptError("packets and the datagrams of their parity contradict each other; send the file again")
+    found = dict(arrived)
+    for block in {n >> 8 for n in parity}:
+        numbers = _of_block(block, k, count)
+        shares = {i: _piece(arrived[n], size - 2) for i, n in enumerate(numbers) if n in arrived}
+        shares |= {i: bytes(size) for i in range(len(numbers), k)}
+        own = {n & 255: share for n, share in parity.items() if n >> 8 == block}
+        if len(shares) == k or len(shares) + len(own) < k:
+            continue
+        whole = _block(shares | own, k)
+        found |= {n: _unpiece(whole[i * size : (i + 1) * size]) for i, n in enumerate(numbers)}
+    return dict(sorted(found.items())), count
+
+
+def _of_block(block: int, k: int, count: int) -> range:
+    return range(block, count, -(-count // k))
+
+
+def _piece(payload: bytes, length: int) -> bytes:
+    """A packet as a piece of the code: its length, itself, zeros up to the length of the longest."""
+    return _LENGTH.pack(len(payload)) + payload.ljust(length, b"\0")
+
+
+def _unpiece(piece: bytes) -> bytes:
+    (length,) = _LENGTH.unpack_from(piece)
+    if length > len(piece) - _LENGTH.size:
+        raise CorruptError("a packet rebuilt from its parity is damaged; send the file again")
+    return piece[_LENGTH.size : _LENGTH.size + length]
 
 
 def _base_shares(data: bytes, room: int, copies: float) -> tuple[int, dict[int, bytes]]:

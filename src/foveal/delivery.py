@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from foveal import container, datagrams
 from foveal.errors import CorruptError, InputError
 
-_START = (b"HEAD", b"CLAS", b"BASE")
+_START = (b"HEAD", b"CLAS", b"BASE", *container.MORE)
 _REST = {datagrams.ICC: b"iCCP", datagrams.ALPHA: b"ALPH", datagrams.EXIF: b"eXIF", datagrams.XMP: b"xMP_"}
 _BEFORE_PACKETS = ("iCCP", "ALPH")  # when not everything fits: without them all of the picture looks wrong
 
@@ -20,11 +20,11 @@ Chunk = tuple[str, bytes]
 
 
 def truncate(data: bytes, size: int) -> bytes:
-    """The file cut to at most ``size`` bytes: header, class map and base layer, then colour profile and alpha plane,
-    then whole packets in order of importance, then metadata, as far as they fit.
+    """The file cut to at most ``size`` bytes: header, class map and base layer, or its first parts, then colour profile
+    and alpha plane, then whole packets in order of importance, then metadata, as far as they fit.
 
     The result is a file with packets missing (decode it with on_loss='auto' or 'conceal'). InputError when ``size``
-    does not hold header and base layer, FormatError for what is no intact file.
+    does not hold header and base layer, or its first part if it has several, FormatError for what is no intact file.
     """
     chunks = _chunks(data)
     if len(data) <= size:
@@ -35,29 +35,31 @@ def truncate(data: bytes, size: int) -> bytes:
         raise InputError(f"{size} bytes do not hold header and base layer, which take {size - left}; allow more")
     packets = [i for i, (name, _) in enumerate(chunks) if name == "PCKT"]
     first = [i for i, (name, _) in enumerate(chunks) if name in _BEFORE_PACKETS]
-    others = [i for i, (name, _) in enumerate(chunks) if name not in needed and i not in {*first, *packets}]
+    base = [i for i, (name, _) in enumerate(chunks) if name.encode() in container.MORE]
+    others = [i for i, (name, _) in enumerate(chunks) if name not in needed and i not in {*base, *first, *packets}]
     kept = {i for i, (name, _) in enumerate(chunks) if name in needed}
-    for i in [*first, *packets, *others]:
+    for i in [*base, *first, *packets, *others]:
         length = len(chunks[i][1])
         if length <= left:
             kept.add(i)
             left -= length
-        elif i in packets:
+        elif i in base or i in packets:
             break
     return container.SIGNATURE + b"".join(chunk for i, (_, chunk) in enumerate(chunks) if i in kept)
 
 
-def pack(data: bytes, *, mtu: int = 1200, copies: float = 2.25) -> list[bytes]:
+def pack(data: bytes, *, mtu: int = 1200, copies: float = 2.25, parity: float = 0.3) -> list[bytes]:
     """The file as datagrams of at most ``mtu`` bytes (what UDP carries; its own headers not counted), in the order in
     which to send them. Packets that are too large are coded anew in smaller ones, without loss.
 
     ``copies`` is how many times the base layer's bytes are sent, as an erasure code: any sufficient number of its
-    datagrams rebuild it. Unknown ancillary chunks are left out. InputError for options, FormatError for a bad file.
+    datagrams rebuild it. ``parity`` is how many datagrams are sent for each packet besides: they replace as many lost ones,
+    whichever these are. Unknown ancillary chunks are left out. InputError for options, FormatError for a bad file.
     """
-    datagrams.check(mtu, copies)
+    datagrams.check(mtu, copies, parity)
     _chunks(data)
     contents = container.read(data, tolerant=True)
-    if any(len(packet.payload) > mtu - datagrams.OVERHEAD for packet in contents.packets):
+    if any(len(packet.payload) > mtu - datagrams.PACKET_OVERHEAD for packet in contents.packets):
         from foveal.image.codec import repack
 
         data = repack(data, mtu=mtu)
@@ -75,7 +77,7 @@ def pack(data: bytes, *, mtu: int = 1200, copies: float = 2.25) -> list[bytes]:
         contents.header.packets,
         {kind: body for kind, body in whole.items() if body},
     )
-    return [d.to_bytes() for d in datagrams.split(zlib.crc32(data), sections, mtu, copies)]
+    return [d.to_bytes() for d in datagrams.split(zlib.crc32(data), sections, mtu, copies, parity)]
 
 
 def unpack(messages: Iterable[bytes]) -> bytes:
@@ -90,7 +92,9 @@ def unpack(messages: Iterable[bytes]) -> bytes:
     if sections.packets and sections.count != header.packets:
         raise CorruptError(f"datagrams are of {sections.count} packets, the header of {header.packets}; send it again")
     start = [(name.encode(), chunk) for name, chunk in _chunks(sections.base)]
-    if tuple(name for name, _ in start) not in (_START, _START[::2]):
+    names = [name for name, _ in start]
+    expected = [b"HEAD", *[b"CLAS"] * (header.classes > 1), b"BASE", *container.MORE[: header.base_parts - 1]]
+    if b"BASE" not in names or names != expected[: len(names)]:
         raise CorruptError("the base datagrams do not hold header and base layer; send them again")
     rest = {_REST[kind]: _chunk(_REST[kind], body) for kind, body in sections.rest.items()}
     parts = [start[0][1], rest.pop(b"iCCP", b""), *(chunk for _, chunk in start[1:])]

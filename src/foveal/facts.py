@@ -41,6 +41,7 @@ def inspect(data: bytes, *, verify: bool = False) -> Info:
         alpha=classes.size / (classes.size - dropped) if dropped < classes.size else float("inf"),
         packets=head.packets,
         chunks=chunks,
+        layers=head.layers,
     )
 
 

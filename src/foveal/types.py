@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Info:
     """What a .fov file says of itself. ``bytes`` on disk, ``bpp`` bits per pixel, ``level`` 0..79, ``quality`` 0..100,
-    ``patches`` 16x16 tokens, ``dropped`` of them, ``alpha`` the patent's compression ratio m^2 / (m^2 - p)."""
+    ``patches`` 16x16 tokens, ``dropped`` of them, ``alpha`` the patent's compression ratio m^2 / (m^2 - p),
+    ``layers`` of quality."""
 
     width: int
     height: int
@@ -30,6 +31,7 @@ class Info:
     alpha: float
     packets: int
     chunks: list[dict[str, Any]] = field(default_factory=list)
+    layers: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -52,9 +54,9 @@ class ImportanceMap:
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """A decoded picture and what is wrong with it. ``concealed`` (h, w) uint8, 1 = a 16x16 patch whose packet is lost,
-    shown from the base layer; ``packets_read`` of the ``packets`` that the file was written with; ``damaged`` one line
-    for each thing that was missing or left out."""
+    """A decoded picture and what is wrong with it. ``concealed`` (h, w) uint8, 1 = a 16x16 patch of which packets are
+    lost, shown coarsely or from the base layer; ``packets_read``, those of use, of the ``packets`` that the file was
+    written with; ``damaged`` one line for each thing that was missing or left out."""
 
     image: Image.Image
     concealed: NDArray[np.uint8]

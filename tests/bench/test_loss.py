@@ -37,7 +37,7 @@ def test_parity_brings_back_as_many_datagrams_as_it_has() -> None:
 @pytest.mark.parametrize("name", links.SENDERS)
 def test_senders_keep_to_the_budget_and_show_what_arrives(name: str, picture) -> None:
     image = Image.fromarray(picture(128, 192))
-    sent = links.send(name, image, 3 * 1500, 300, 2.5)
+    sent = links.send(name, image, 3 * 1500, links.Cut(300, 2.5))
     assert sent.bytes <= 4500
     count = len(sent.datagrams)
     whole = links.receive(sent, np.zeros(count, bool))
@@ -52,7 +52,7 @@ def test_foveal_and_parity_outlive_a_lost_first_datagram_and_jpeg_does_not(pictu
     image = Image.fromarray(picture(128, 192))
     shown = {}
     for name in ("foveal", "avif-rs", "jpeg-prog"):
-        sent = links.send(name, image, 4500, 300, 2.5)
+        sent = links.send(name, image, 4500, links.Cut(300, 2.5))
         shown[name] = links.receive(sent, np.arange(len(sent.datagrams)) == 0)
     assert shown["foveal"] is not None and shown["avif-rs"] is not None
     assert shown["jpeg-prog"] is None
@@ -61,9 +61,9 @@ def test_foveal_and_parity_outlive_a_lost_first_datagram_and_jpeg_does_not(pictu
 def test_unknown_senders_and_tiny_budgets_are_refused(picture) -> None:
     image = Image.fromarray(picture(64, 64))
     with pytest.raises(InputError, match="unknown sender"):
-        links.send("pigeon", image, 1000, 300, 2)
+        links.send("pigeon", image, 1000, links.Cut(300, 2))
     with pytest.raises(InputError, match="are allowed"):
-        links.send("webp", image, 20, 300, 2)
+        links.send("webp", image, 20, links.Cut(300, 2))
 
 
 def test_a_run_is_written_line_by_line_resumed_and_reported(folder: Path, tmp_path: Path) -> None:

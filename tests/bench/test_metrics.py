@@ -40,6 +40,7 @@ def test_ms_ssim_agrees_with_pytorch_msssim(picture: Picture) -> None:
     window = (taps / taps.sum()).repeat(3, 1, 1, 1)  # its own is rounded to float32, worth 3e-7
     assert ms_ssim(a, b) == pytest.approx(float(theirs.ms_ssim(*tensors, data_range=255, win=window)), abs=1e-9)
     assert ms_ssim(a, b) == pytest.approx(float(theirs.ms_ssim(*tensors, data_range=255)), abs=1e-6)
+    assert ms_ssim(a, b, single=True) == pytest.approx(ms_ssim(a, b), abs=1e-5)
 
 
 def test_ms_ssim_of_a_flat_shift_is_its_luminance_term() -> None:

@@ -384,7 +384,7 @@ def test_r19_tokens_in_no_packet(whole):
 
 def test_newer_files_are_refused(whole):
     with pytest.raises(VersionError, match="pip install -U foveal"):
-        foveal.decompress(with_header(whole, 0, b"\2"))
+        foveal.decompress(with_header(whole, 0, b"\3"))
 
 
 def test_huge_sizes_are_refused_before_anything_is_allocated(whole, monkeypatch):

@@ -65,6 +65,8 @@ class Decoder:
         self.reach, self.silent = self.t["tables.reach"], int(self.t["tables.silent"][0])
         self.tables = [counts(c[: 2 * k + 2]) for c, k in zip(self.t["tables.counts"], self.reach, strict=True)]
         self.h, self.w, self.level = -(-head.height // 16), -(-head.width // 16), head.level
+        last = head.to_bytes()[23]
+        self.version, self.layers, self.complete = head.version, max(last & 127, 1), last > 127
         self.escaped = 0
         self.places = list(itertools.product(range(self.h), range(self.w)))
 
@@ -134,8 +136,10 @@ class Decoder:
                     break
         return out.ravel()
 
-    def base(self, payload):
-        stream = Stream(payload)
+    def base(self, payloads):
+        streams = [Stream(payload) for payload in payloads]
+        streams = [streams[0]] * 5 if self.version == 1 else [streams[i] for i in (0, 0, 1, 1, 2)]
+        stream = streams[0]
         zh, zw = -(-self.h // 4), -(-self.w // 4)
         index = ((self.row("z_index", self.level) + 8) // 16).clip(0, 63)
         z = value(self.batch(stream, np.broadcast_to(index, (zh, zw, len(index)))), self.row("z_mean", self.level))
@@ -150,7 +154,7 @@ class Decoder:
         for number, tokens in enumerate(self.passes()):
             if tokens:
                 mean, index = self.pass_(number, tokens, thumbnail, features)
-                thumbnail[tokens] = value(self.batch(stream, index), mean)
+                thumbnail[tokens] = value(self.batch(streams[number], index), mean)
         return thumbnail, features
 
     def passes(self):
@@ -171,8 +175,8 @@ class Decoder:
         if number:
             guess = (v.reshape(len(v), -1) @ self.t[f"linear.{number}"] + 8192) // 16384
             delta = self.squash(v - guess[:, None]).reshape(len(v), -1)
-        hidden = self.relu(f"b1.{number}", np.concatenate([delta, features[tokens]], 1))
-        mean, index = self.predict(self.layer(f"b2.{number}", hidden), self.row(f"base_spread.{number}", self.level))
+        hidden = self.relu(f"b2.{number}", self.relu(f"b1.{number}", np.concatenate([delta, features[tokens]], 1)))
+        mean, index = self.predict(self.layer(f"b3.{number}", hidden), self.row(f"base_spread.{number}", self.level))
         return mean + guess, index
 
     def order(self, classes, thumbnail):
@@ -182,10 +186,24 @@ class Decoder:
             steps = [abs(thumbnail[n, 0] - thumbnail[token, 0]) for n in inside]
             return abs(thumbnail[token, 3:]).sum() + max(steps, default=0)
 
-        kept = [t for t in range(len(classes)) if classes[t] > 0]
-        return sorted(kept, key=lambda t: (-classes[t], -salience(t), t))
+        def numbered(wanted):
+            chosen = [t for t in range(len(classes)) if classes[t] in wanted]
+            ranked = sorted(chosen, key=lambda t: (-classes[t], -salience(t), t))
+            if self.version == 1:
+                return ranked
+            out = []
+            for c in sorted(wanted, reverse=True):
+                own = [t for t in ranked if classes[t] == c]
+                quarter = {t: 4 * i // len(own) for i, t in enumerate(own)}
+                point = {t: (49472 * self.places[t][0] + 37345 * self.places[t][1]) % 65536 for t in own}
+                out += sorted(own, key=lambda t, q=quarter, p=point: (q[t], p[t], t))
+            return out
 
-    def group(self, tokens, classes, thumbnail, features, stream):
+        kept = numbered({1, 2, 3})
+        units = [(t, range(j * 5 // self.layers, (j + 1) * 5 // self.layers)) for j in range(self.layers) for t in kept]
+        return units + [(t, range(5)) for t in numbered({0})] * self.complete
+
+    def group(self, tokens, slices, known, classes, thumbnail, features, stream):
         levels = [min(self.level + 64 * max(int(classes[t]) - 1, 0), 1264) for t in tokens]
         own = thumbnail[tokens]
         around = np.array([[self.near(thumbnail, *self.places[t], *o) for o in RING] for t in tokens])
@@ -197,24 +215,24 @@ class Decoder:
             x = np.concatenate([context, self.squash(values)], 1)
             out = self.layer(f"s3.{k}", self.relu(f"s2.{k}", self.relu(f"s1.{k}", x)))
             mean, index = self.predict(out, spread[:, a:b])
-            symbols = self.batch(stream, index) if stream else np.zeros_like(mean)
-            values = np.concatenate([values, value(symbols, mean)], 1)
+            symbols = self.batch(stream, index) if stream and k in slices else np.zeros_like(mean)
+            fresh = value(symbols, mean) if k >= slices.start else known[:, a:b]
+            values = np.concatenate([values, fresh], 1)
         return values
 
     def values(self, contents):
         classes = self.classes(contents.classes, contents.header.classes)
-        thumbnail, features = self.base(contents.base)
-        order = self.order(classes, thumbnail)
-        out, left = np.zeros((len(classes), CUTS[-1]), np.int64), set(range(len(classes)))
+        thumbnail, features = self.base((contents.base, *contents.more))
+        units = self.order(classes, thumbnail)
+        every = list(range(len(classes)))
+        out = self.group(every, range(0), None, classes, thumbnail, features, None)
         for packet in contents.packets:
             first, count = struct.unpack(">II", packet.payload[:8])
-            run, stream = order[first : first + count], Stream(packet.payload[8:])
+            run, stream = units[first : first + count], Stream(packet.payload[8:])
+            assert len({slices for _, slices in run}) == 1
             for i in range(0, count, 16384):
-                part = run[i : i + 16384]
-                out[part] = self.group(part, classes, thumbnail, features, stream)
-            left -= set(run)
-        if left:
-            out[sorted(left)] = self.group(sorted(left), classes, thumbnail, features, None)
+                part = [t for t, _ in run[i : i + 16384]]
+                out[part] = self.group(part, run[0][1], out[part], classes, thumbnail, features, stream)
         return out
 
 
@@ -231,17 +249,27 @@ def agree(network, data):
 
 
 @pytest.mark.parametrize(
-    ("quality", "classes", "packets"),
-    [(0, "all", 1), (33, "all", 2), (70, "mixed", 3), (100, "refined", 1), (50, "dropped", 1)],
+    ("quality", "classes", "packets", "layers"),
+    [
+        (0, "all", 1, 1),
+        (33, "all", 2, 1),
+        (70, "mixed", 3, 1),
+        (100, "refined", 1, 1),
+        (50, "dropped", 1, 1),
+        (40, "all", 1, 5),
+        (75, "mixed", 2, 3),
+        (90, "dropped", 2, 2),
+    ],
 )
-def test_the_page_is_enough_to_decode(network, photo, quality, classes, packets):
+def test_the_page_is_enough_to_decode(network, photo, quality, classes, packets, layers):
     grid = {
         "all": np.ones((7, 10), np.uint8),
         "mixed": np.random.default_rng(0).integers(0, 4, (7, 10)),
         "refined": np.full((7, 10), 2),
         "dropped": np.zeros((7, 10), np.uint8),
     }[classes]
-    data = foveal.compress(photo[:100, :150], quality=quality, mask=grid, packets=packets)
+    data = foveal.compress(photo[:100, :150], quality=quality, mask=grid, packets=packets, layers=layers)
+    assert container.read(data).header.version == 1 + (packets * layers > 1)
     second = agree(network, data)
     contents = container.read(data)
     assert (second.classes(contents.classes, contents.header.classes) == grid.ravel()).all()

@@ -93,7 +93,8 @@ def test_wrong_estimates_are_put_right():
     for wrong in (0.5, 1.0, 2.0):
         calls.clear()
         payloads = packets.by_size(true * 8.0 * wrong, 200, code)
-        runs = [packets.unwrap(p, 300)[0] for p in payloads]
-        assert max(map(len, payloads)) <= 200
+        runs = [packets.unwrap(p, 300)[0] for _, _, p in payloads]
+        assert runs == [(first, count) for first, count, _ in payloads]
+        assert max(len(p) for _, _, p in payloads) <= 200
         assert [first for first, _ in runs] == [0, *np.cumsum([count for _, count in runs])[:-1]]
         assert sum(count for _, count in runs) == 300

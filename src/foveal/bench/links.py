@@ -2,7 +2,7 @@
 
 | sender    | what it sends                                             | what shows it                            |
 |-----------|-----------------------------------------------------------|------------------------------------------|
-| foveal    | `foveal.pack` of a file cut for the MTU                   | `foveal.unpack`, lost patches concealed  |
+| foveal    | `foveal.pack` of a file cut for the MTU, 30 % parity      | `foveal.unpack`, lost patches concealed  |
 | jpeg-prog | progressive JPEG, 4:2:0, optimised tables                 | Pillow, truncated files allowed          |
 | jpeg-rst  | baseline JPEG, 4:2:0, a restart marker after every row    | Pillow, truncated files allowed          |
 | webp      | lossy WebP, method 6                                      | Pillow, truncated files allowed          |
@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from foveal.bench.metrics import psnr_db
 from foveal.bench.rivals import Spec, build, extra
 from foveal.errors import FovealError, InputError
 
-__all__ = ["CHANNELS", "GREY", "SENDERS", "Sent", "losses", "rebuild", "receive", "send", "with_parity"]
+__all__ = ["CHANNELS", "GREY", "SENDERS", "Cut", "Sent", "losses", "rebuild", "receive", "send", "with_parity"]
 
 Pixels = NDArray[np.uint8]
 Show = Callable[[Sequence[bytes | None]], Pixels | None]
@@ -41,6 +41,16 @@ BURST = 4  # datagrams that a Gilbert-Elliott link loses at a time, on average
 PARITY = 0.3  # parity datagrams per datagram of the file
 GREY = 128  # what counts as shown when nothing can be
 CHANNELS = ("bernoulli", "gilbert-elliott")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How files become datagrams: bytes of one at most; and of Foveal's, how many times the base layer is sent, and
+    how many datagrams of parity for each packet."""
+
+    mtu: int = 1200
+    copies: float = 2.25
+    parity: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ def losses(channel: str, rate: float, count: int, rng: np.random.Generator) -> N
     return lost
 
 
-def send(name: str, picture: Image.Image, budget: int, mtu: int, copies: float) -> Sent:
+def send(name: str, picture: Image.Image, budget: int, cut: Cut) -> Sent:
     """An RGB picture, coded by this sender so that its datagrams have `budget` bytes or a little less.
 
     InputError for an unknown sender, or when its smallest file is larger.
@@ -81,12 +91,12 @@ def send(name: str, picture: Image.Image, budget: int, mtu: int, copies: float) 
     if name not in SENDERS:
         raise InputError(f"unknown sender {name!r}; choose from {', '.join(SENDERS)}")
     low, high = 1, 100
-    smallest = best = SENDERS[name](picture, low, mtu, copies)
+    smallest = best = SENDERS[name](picture, low, cut)
     if smallest.bytes > budget:
         raise InputError(f"{name} needs {smallest.bytes} bytes where {budget} are allowed; give more bits per pixel")
     while high - low > 1:
         middle = (low + high) // 2
-        found = SENDERS[name](picture, middle, mtu, copies)
+        found = SENDERS[name](picture, middle, cut)
         if found.bytes <= budget:
             low, best = middle, found
         else:
@@ -94,35 +104,39 @@ def send(name: str, picture: Image.Image, budget: int, mtu: int, copies: float) 
     return best
 
 
-def _foveal(picture: Image.Image, quality: int, mtu: int, copies: float) -> Sent:
-    messages = foveal.pack(foveal.compress(picture, quality=quality, mtu=mtu), mtu=mtu, copies=copies)
+def _foveal(picture: Image.Image, quality: int, cut: Cut) -> Sent:
+    data = foveal.compress(picture, quality=quality, mtu=cut.mtu)
+    messages = foveal.pack(data, mtu=cut.mtu, copies=cut.copies, parity=cut.parity)
+
+    @lru_cache(maxsize=8)  # what arrives is often the same: everything, thanks to parity
+    def decoded(file: bytes) -> Pixels:
+        return np.asarray(foveal.decompress(file, on_loss="conceal").convert("RGB"))
 
     def show(arrived: Sequence[bytes | None]) -> Pixels | None:
         try:
-            data = foveal.unpack(message for message in arrived if message is not None)
-            return np.asarray(foveal.decompress(data, on_loss="conceal").convert("RGB"))
+            return decoded(foveal.unpack(message for message in arrived if message is not None))
         except FovealError:
             return None
 
     return Sent("foveal", quality, tuple(messages), show)
 
 
-def _file(name: str, save: dict[str, object], picture: Image.Image, quality: int, mtu: int, copies: float) -> Sent:
+def _file(name: str, save: dict[str, object], picture: Image.Image, quality: int, cut: Cut) -> Sent:
     """A file that Pillow writes, cut into datagrams."""
     file = io.BytesIO()
     picture.save(file, name.split("-")[0], quality=quality, **save)
-    return _cut(name, quality, file.getvalue(), picture, mtu)
+    return _cut(name, quality, file.getvalue(), picture, cut.mtu)
 
 
-def _rival(name: str, picture: Image.Image, quality: int, mtu: int, copies: float) -> Sent:
+def _rival(name: str, picture: Image.Image, quality: int, cut: Cut) -> Sent:
     """A file of one of the benchmark's codecs, cut into datagrams."""
-    return _cut(name, quality, _codec(name)(picture, quality), picture, mtu)
+    return _cut(name, quality, _coded(name, picture.size, picture.tobytes(), quality), picture, cut.mtu)
 
 
-def _avif_rs(picture: Image.Image, quality: int, mtu: int, copies: float) -> Sent:
-    data = _codec("avif")(picture, quality)
-    messages = with_parity(data, mtu)
-    needed = -(-len(data) // mtu)
+def _avif_rs(picture: Image.Image, quality: int, cut: Cut) -> Sent:
+    data = _coded("avif", picture.size, picture.tobytes(), quality)
+    messages = with_parity(data, cut.mtu)
+    needed = -(-len(data) // cut.mtu)
     whole = _opened(data, picture)
 
     def show(arrived: Sequence[bytes | None]) -> Pixels | None:
@@ -160,8 +174,10 @@ def rebuild(arrived: Sequence[bytes | None], needed: int) -> bytes | None:
     return np.frombuffer(b"".join(columns), np.uint8).reshape(length, needed).T.tobytes()
 
 
-def _codec(name: str) -> Callable[[Image.Image, float], bytes]:
-    return build(Spec(name)).compress
+@lru_cache(maxsize=16)
+def _coded(name: str, size: tuple[int, int], pixels: bytes, quality: int) -> bytes:
+    """A picture in one of the benchmark's codecs; kept for a while, as two senders look for their quality in turn."""
+    return build(Spec(name)).compress(Image.frombytes("RGB", size, pixels), quality)
 
 
 def _cut(name: str, quality: int, data: bytes, picture: Image.Image, mtu: int) -> Sent:
@@ -204,7 +220,7 @@ def receive(sent: Sent, lost: NDArray[np.bool_]) -> Pixels | None:
     return sent.show([None if gone else message for message, gone in zip(sent.datagrams, lost, strict=True)])
 
 
-SENDERS: dict[str, Callable[[Image.Image, int, int, float], Sent]] = {
+SENDERS: dict[str, Callable[[Image.Image, int, Cut], Sent]] = {
     "foveal": _foveal,
     "jpeg-prog": partial(_file, "jpeg-prog", {"progressive": True, "optimize": True}),
     "jpeg-rst": partial(_file, "jpeg-rst", {"restart_marker_rows": 1}),

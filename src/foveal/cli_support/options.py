@@ -18,6 +18,7 @@ __all__ = [
     "Inputs",
     "Jobs",
     "Keep",
+    "Layers",
     "LossMask",
     "Mask",
     "Model",
@@ -25,6 +26,7 @@ __all__ = [
     "OnLoss",
     "Output",
     "Packets",
+    "Parity",
     "Quality",
     "TargetBpp",
     "TargetBytes",
@@ -54,6 +56,10 @@ Packets = Annotated[int, typer.Option("--packets", min=1, help="Packets, most im
 Mtu = Annotated[
     int | None, typer.Option("--mtu", help="Instead of --packets: as many as fit datagrams of so many bytes.")
 ]
+Layers = Annotated[
+    int, typer.Option("--layers", min=1, help="Of quality: a file's beginning shows all of the picture coarsely.")
+]
+Parity = Annotated[float, typer.Option("--parity", min=0, help="Datagrams that replace lost packets, per packet.")]
 Model = Annotated[str, typer.Option("--model", help="Model to code with; `foveal models` lists them.")]
 
 Keep = Annotated[

@@ -54,13 +54,13 @@ def truncate_one(source: str, target: str, size: int) -> str:
     return f"{target}: {len(data):,} bytes"
 
 
-def pack_one(source: str, target: str, mtu: int, copies: float) -> str:
+def pack_one(source: str, target: str, mtu: int, copies: float, parity: float) -> str:
     """Write the datagrams of the file at `source` into the folder `target`, numbered in the order of sending.
 
     Raises:
         InputError: there are datagrams in that folder already, with which these would be confused.
     """
-    messages = foveal.pack(images.read_bytes(source), mtu=mtu, copies=copies)
+    messages = foveal.pack(images.read_bytes(source), mtu=mtu, copies=copies, parity=parity)
     folder = Path(target)
     if folder.is_dir() and any(folder.glob("*.fvd")):
         raise foveal.InputError(f"{target} holds datagrams already; name an empty folder, or one to be made")
@@ -141,7 +141,7 @@ def _table(about: dict[str, Any], verified: bool) -> str:
         f"  size      {about['bytes']:,} bytes, {about['bpp']:.4f} bits per pixel",
         f"  model     {about['model']}, level {about['level']:.2f} (quality {about['quality']:.1f})",
         f"  patches   {patches}, dropped {dropped}, alpha {about['alpha']:.3f}",
-        f"  packets   {about['packets']}",
+        f"  packets   {about['packets']}" + (f" in {about['layers']} layers" if about["layers"] > 1 else ""),
         *(f"  {c['type']}      {c['bytes']:>9,} bytes" for c in about["chunks"]),
     ]
     if verified:

@@ -22,10 +22,10 @@ from foveal.errors import InputError
 from foveal.header import Header
 from foveal.image import importance as ranking
 from foveal.image import pixels, quantize, viewing
-from foveal.image.decoder import begin, check_whole, decode
+from foveal.image.decoder import begin, check_whole, decode, salience_of
 from foveal.image.encoder import Encoder, Stream
 from foveal.image.network import Network
-from foveal.image.partition import TokenSymbols
+from foveal.image.partition import Layout, TokenSymbols, base_payloads, layers_of
 from foveal.types import DecodeReport, ImportanceMap
 
 WHOLE = (int, np.integer)
@@ -46,6 +46,7 @@ def compress(
     target_psnr: float | None = None,
     packets: int = 1,
     mtu: int | None = None,
+    layers: int = 1,
     model: str = registry.DEFAULT,
     exif: bytes | None = None,
     icc_profile: bytes | None = None,
@@ -57,6 +58,8 @@ def compress(
     when reachable) replaces it. keep 'auto' drops a patch when that lowers D + R/lambda; 'all', a share, threshold (mean
     gradient), alpha (the patent's ratio) or mask force the choice. effort 1..3 rounds plainly, 4..9 optimises rate and
     distortion. The tokens go into so many packets, or into as many as fit datagrams of mtu bytes each (see ``pack``).
+    layers above 1 part every patch by frequency, so that the file's beginning shows all of the picture coarsely, and
+    send the dropped patches too, last of all; each layer has so many packets.
     Metadata is the image's own unless given; b"" drops it. Raises InputError and its kind.
     """
     check_options(
@@ -68,13 +71,13 @@ def compress(
         packets=packets,
         model=model,
     )
-    check_partition(packets, mtu)
+    check_partition(packets, mtu, layers, model)
     picture = pixels.from_pillow(image) if isinstance(image, Image.Image) else pixels.from_array(image)
     meta = pixels.metadata(
         image if isinstance(image, Image.Image) else None, exif=exif, icc_profile=icc_profile, xmp=xmp
     )
     chosen = choose(picture.rgb, keep=keep, threshold=threshold, alpha=alpha, mask=mask)
-    encoder = Encoder(Network.load(model), picture.rgb, chosen, effort, packets, mtu)
+    encoder = Encoder(Network.load(model), picture.rgb, chosen, effort, packets, mtu, layers)
 
     def file(stream: Stream) -> container.Contents:
         plane = pixels.compress_alpha(picture.alpha) if picture.alpha is not None else None
@@ -112,41 +115,55 @@ def decode_report(data: bytes, *, on_loss: str = "conceal") -> DecodeReport:
     network = Network.load(registry.name_of(head.model, head.weights))
     decoded = decode(network, contents, on_loss)
     image = viewing.frame(viewing.show(network, decoded, head), contents)
-    concealed = viewing.concealed(decoded.lost, decoded.grid)
-    return DecodeReport(image, concealed, len(contents.packets), head.packets, contents.damaged)
+    concealed, useless = viewing.concealed(decoded.lost, decoded.grid), decoded.useless
+    damaged = contents.damaged
+    if useless:
+        named = ", ".join(map(str, useless[:8])) + (", ..." if len(useless) > 8 else "")
+        damaged += (f"{len(useless)} packets refine what is lost: {named}",)
+    return DecodeReport(image, concealed, len(contents.packets) - len(useless), head.packets, damaged)
 
 
-def repack(data: bytes, *, packets: int | None = None, mtu: int | None = None) -> bytes:
-    """The same picture in other packets: so many, or as many as fit datagrams of ``mtu`` bytes. Its symbols are coded
-    anew and decode to the same integers. The file must be whole; ancillary chunks of unknown kinds are left out.
+def repack(data: bytes, *, packets: int | None = None, mtu: int | None = None, layers: int | None = None) -> bytes:
+    """The same picture in other packets: so many, or as many as fit datagrams of ``mtu`` bytes; in so many ``layers``, or
+    as many as it has. Its symbols are coded anew and decode to the same integers; dropped patches that the file holds
+    stay its end, and those that it does not hold cannot be had back. The file must be whole; ancillary chunks of unknown
+    kinds are left out.
 
     Raises InputError for options, FormatError and its kinds for the file.
     """
-    if packets is None and mtu is None:
-        raise InputError("neither packets nor mtu is given; say how to cut the file")
-    count = 1 if packets is None else packets
-    check_partition(count, mtu)
+    if packets is None and mtu is None and layers is None:
+        raise InputError("neither packets nor mtu nor layers is given; say how to cut the file")
     contents = container.read(data)
     head = contents.header
-    network = Network.load(registry.name_of(head.model, head.weights))
+    name = registry.name_of(head.model, head.weights)
+    count, layers = 1 if packets is None else packets, head.layers if layers is None else layers
+    check_partition(count, mtu, layers, name)
+    network = Network.load(name)
     decoding = begin(network, contents)
-    sent = TokenSymbols(len(decoding.tokens), network.prior.cuts)
+    sent = TokenSymbols(decoding.have.size, network.prior.cuts)
     for packet in contents.packets:
         decoding.add(packet, sent.put)
     check_whole(decoding, "error")
-    payloads = sent.payloads(network.tables, count, mtu)
-    parted = tuple(container.Packet(i, p) for i, p in enumerate(payloads))
-    return container.write(replace(contents, header=replace(head, packets=len(parted)), packets=parted))
+    classes = decoding.which.numpy().astype(np.uint8).reshape(decoding.grid)
+    layout = Layout.of(count, mtu, layers, head.complete)
+    base, *more = base_payloads(network.tables, decoding.batches, layout.version)
+    found = layers_of(layout, classes, salience_of(decoding.base, decoding.index), decoding.grid[1], len(sent.cuts) - 1)
+    parted = tuple(container.Packet(i, p) for i, p in enumerate(sent.payloads(network.tables, found, layout)))
+    head = replace(head, packets=len(parted), version=layout.version, layers=layout.layers, complete=layout.complete)
+    return container.write(replace(contents, header=head, base=base, more=tuple(more), packets=parted))
 
 
-def check_partition(packets: int, mtu: int | None) -> None:
-    """InputError for a number or size of packets out of range, or both at once."""
+def check_partition(packets: int, mtu: int | None, layers: int = 1, model: str = registry.DEFAULT) -> None:
+    """InputError for a number or size of packets or layers out of range, or number and size at once."""
     if not (isinstance(packets, WHOLE) and 1 <= packets <= 65535):
         raise InputError(f"packets {packets!r} is not a whole number in 1..65535")
     if mtu is not None and packets != 1:
         raise InputError(f"packets {packets} and mtu {mtu} are both given; choose one")
     if mtu is not None:
         datagrams.check(mtu)
+    most = len(Network.load(model).prior.cuts) - 1
+    if not (isinstance(layers, WHOLE) and 1 <= layers <= most):
+        raise InputError(f"layers {layers!r} is not a whole number in 1..{most}")
 
 
 def contents_of(encoder: Encoder, stream: Stream, *, mode: Any = "RGB", **chunks: Any) -> container.Contents:
@@ -162,9 +179,13 @@ def contents_of(encoder: Encoder, stream: Stream, *, mode: Any = "RGB", **chunks
         level=stream.level,
         packets=len(stream.packets),
         classes=stream.class_count,
+        version=stream.layout.version,
+        layers=stream.layout.layers,
+        complete=stream.layout.complete,
     )
     sent = tuple(container.Packet(i, p) for i, p in enumerate(stream.packets))
-    return container.Contents(header=head, classes=stream.class_map, base=stream.base, packets=sent, **chunks)
+    chunks |= {"classes": stream.class_map, "base": stream.base, "more": stream.more}
+    return container.Contents(header=head, packets=sent, **chunks)
 
 
 def check_options(**options: Any) -> None:
@@ -285,6 +306,7 @@ def golden_digest(model: str = registry.DEFAULT) -> str:
     found = hashlib.sha256()
     for level in (96, 605, 1264):
         encoder = Encoder(network, rgb, None, 4, 3)
+        encoder.layout = Layout(3, version=1)  # the digests that weights carry are of this version
         contents = contents_of(encoder, encoder.at(level))
         values = decode(network, contents, "error").values.to(torch.int32).numpy()
         for part in (contents.base, *(p.payload for p in contents.packets), values.tobytes()):

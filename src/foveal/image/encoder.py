@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveal.image import classmap, packets, patches, quantize, rangecoder
+from foveal.image import classmap, patches, quantize, thrift
 from foveal.image.decoder import Ints, parts, run_slices, salience_of, to_tensor
 from foveal.image.network import Network
-from foveal.image.partition import TokenSymbols
+from foveal.image.partition import Layout, TokenSymbols, base_payloads, layers_of
 from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
 
 ROUNDS = {6: 1, 7: 2, 8: 4, 9: 8}  # of refinement, by effort
@@ -30,6 +30,8 @@ class Stream:
     class_map: bytes | None
     base: bytes
     packets: list[bytes]
+    more: tuple[bytes, ...]  # further parts of the base layer
+    layout: Layout
 
     @property
     def class_count(self) -> int:
@@ -49,8 +51,10 @@ class Encoder:
         effort: int,
         packet_count: int,
         mtu: int | None = None,
+        layers: int = 1,
     ) -> None:
-        self.network, self.effort, self.packet_count, self.mtu, self.rgb = network, effort, packet_count, mtu, rgb
+        self.network, self.effort, self.rgb = network, effort, rgb
+        self.layout = Layout.of(packet_count, mtu, layers, layers > 1)
         self.grid = patches.grid(*rgb.shape[:2])
         self.index = BaseIndex(*self.grid)
         self.coefficients = network.coefficients(patches.split(rgb), self.grid)
@@ -68,30 +72,24 @@ class Encoder:
         """Quantise and entropy-code at ``level`` (sixteenths). ``watch`` sees all symbols with their scale indices."""
         z, base_symbols, base, features, salience = self._base(level)
         classes = self.forced if self.forced is not None else self._auto(level, base, features)
-        tokens = packets.order(classes, salience)
         latents = self.latents(classes)
         if self.effort in ROUNDS:
             latents = self._refined(level, latents, classes, base, features)
-        sent, first = TokenSymbols(len(tokens), self.network.prior.cuts), 0
-        for part in parts(tokens):
-            coded, _ = self._slices(level, latents, classes, base, features, part)
+        tables, sent = self.network.tables, TokenSymbols(classes.size, self.network.prior.cuts)
+        for part in parts(np.nonzero((classes > 0).ravel() | self.layout.complete)[0].astype(np.int64)):
+            coded, _ = self._slices(level, latents, classes, base, features, part, self.layout.complete)
             for number, (symbols, index, _) in enumerate(coded):
-                sent.put(first, number, symbols, index)
+                sent.put(part, number, symbols, index)
                 if watch:
                     watch(symbols, index)
-            first += len(part)
-        head = rangecoder.Pusher(self.network.tables)
-        for symbols, index in [z, *base_symbols]:
-            head.push(symbols.ravel(), index.ravel())
-            if watch:
+        batches = [z, *base_symbols]
+        if watch:
+            for symbols, index in batches:
                 watch(symbols, index)
-        return Stream(
-            level,
-            classes,
-            classmap.compress(classes),
-            head.finish(),
-            sent.payloads(self.network.tables, self.packet_count, self.mtu),
-        )
+        layers = layers_of(self.layout, classes, salience, self.grid[1], len(self.network.prior.cuts) - 1)
+        first, *more = base_payloads(tables, batches, self.layout.version)
+        payloads = sent.payloads(tables, layers, self.layout)
+        return Stream(level, classes, classmap.compress(classes), first, payloads, tuple(more), self.layout)
 
     def _base(self, level: int) -> tuple[tuple[Ints, Ints], list[tuple[Ints, Ints]], Tensor, Tensor, Ints]:
         """Hyper-latent and thumbnail -> their symbols and indices, decoded thumbnail, features, salience."""
@@ -110,6 +108,8 @@ class Encoder:
                 symbols = self._round(v[at, :BASE] - base_mean.double() / VALUE_UNIT, base_index, step[:BASE], level)
                 values[at] = reconstruct(to_tensor(symbols, prior.dtype), base_mean)
                 coded.append((symbols, base_index.numpy()))
+            else:
+                coded.append((np.zeros((0, BASE), np.int64), np.zeros((0, BASE), np.int64)))
         return (z_symbols, z_index), coded, values, features, salience_of(values, self.index)
 
     def _round(self, residual: Tensor, index: Tensor, step: Tensor, level: int | Tensor) -> Ints:
@@ -121,10 +121,17 @@ class Encoder:
         return np.where(i < self.network.tables.silent, 0, symbols)
 
     def _slices(
-        self, level: int, latents: Tensor, classes: NDArray[np.uint8], base: Tensor, features: Tensor, part: Ints
+        self,
+        level: int,
+        latents: Tensor,
+        classes: NDArray[np.uint8],
+        base: Tensor,
+        features: Tensor,
+        part: Ints,
+        complete: bool = False,
     ) -> tuple[list[tuple[Ints, Ints, NDArray[np.float64]]], Tensor]:
         """Symbols, scale indices and residuals (n, b - a) of every channel slice of the tokens ``part``, and the values
-        (n, D) that a decoder will have. A token of class 0 has zero symbols."""
+        (n, D) that a decoder will have. A token of class 0 has zero symbols unless ``complete``."""
         network, levels = self.network, quantize.class_levels(level)
         which = torch.from_numpy(classes.ravel()[part].astype(np.int64))
         table = torch.stack([network.steps(x) for x in levels])
@@ -132,7 +139,7 @@ class Encoder:
         at = torch.from_numpy(part)
         v = latents[at] / step
         token_level = torch.tensor(levels)[which][:, None]
-        kept, out = (which > 0).numpy()[:, None], []
+        kept, out = (which > 0).numpy()[:, None] | complete, []
 
         def symbols_of(a: int, b: int, mean: Tensor, index: Tensor) -> Tensor:
             residual = v[:, a:b] - mean.double() / VALUE_UNIT
@@ -165,8 +172,8 @@ class Encoder:
         return best
 
     def _auto(self, level: int, base: Tensor, features: Tensor) -> NDArray[np.uint8]:
-        """Class 0 where dropping lowers D + R/lambda, judged on the linear coefficients (so that the vision transformer
-        runs once, over what is kept), class 1 elsewhere."""
+        """Class 0 where dropping lowers D + R/lambda, the class map's bits included, judged on the linear coefficients (so
+        that the vision transformer runs once, over what is kept), class 1 elsewhere."""
         everything = np.ones(self.grid, np.uint8)
         step = self.network.steps(level).numpy()
         weight, gain = quantize.rate_weight(level) * step**2, []
@@ -180,7 +187,7 @@ class Encoder:
                 )
                 start += symbols.shape[1]
             gain.append(total)
-        return (np.concatenate(gain) > 0).astype(np.uint8).reshape(self.grid)
+        return thrift.settle(np.concatenate(gain).reshape(self.grid))
 
 
 def _weights(level: int | Tensor) -> Any:

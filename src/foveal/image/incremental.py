@@ -25,7 +25,7 @@ class Decoder:
                 show(picture)
         picture = decoder.flush()
 
-    The first picture is there as soon as header and base layer are. What ``flush`` returns equals
+    The first picture is there as soon as header and base layer are, or the first part of it. What ``flush`` returns equals
     ``foveal.decompress(all bytes, on_loss=on_loss)``. Bytes are kept until then. Raises what ``decompress`` raises.
     """
 
@@ -81,27 +81,27 @@ class Decoder:
         start = bytes(self._data[self._at : self._at + 8])
         length, type_ = int.from_bytes(start[:4], "big"), start[4:]
         if length > DEFAULT_LIMITS.of_chunk(type_):
-            self._fault(LimitError(f"chunk of {length} bytes at byte {self._at} is too long"))
+            self._fault(type_, LimitError(f"chunk of {length} bytes at byte {self._at} is too long"))
             return None
         if left < _EDGE + length:
             return None
         whole = bytes(self._data[self._at : self._at + _EDGE + length])
         if not container.list_chunks(container.SIGNATURE + whole)[0].crc_ok:
-            self._fault(CorruptError(f"chunk at byte {self._at} has a wrong checksum; get the file again"))
+            self._fault(type_, CorruptError(f"chunk at byte {self._at} has a wrong checksum; get the file again"))
             return None
         self._at += len(whole)
         return type_, whole
 
-    def _fault(self, error: FovealError) -> None:
+    def _fault(self, type_: bytes, error: FovealError) -> None:
         """After damage nothing more is shown until ``flush``, which looks for what can be saved in all the bytes."""
-        if self.on_loss == "error" or not self._start:
+        if self.on_loss == "error" or not (self._start or type_ == b"iCCP"):
             raise error
         self._damaged = True
 
     def _take(self, type_: bytes, chunk: bytes) -> None:
         if type_ == b"IEND":
             self._finish()
-        elif type_ == b"BASE":
+        elif type_ == b"BASE" or (type_ in container.MORE and self._start and self._decoding):
             self._start = bytes(self._data[: self._at])
             self._contents = container.read(self._start, tolerant=True)
             self._decoding = begin(self._network(self._contents), self._contents)
@@ -109,8 +109,8 @@ class Decoder:
         elif type_ in (b"PCKT", b"ALPH") and self._decoding and self._contents:
             part = container.read(self._start + chunk, tolerant=True)
             for packet in part.packets:
-                self._decoding.add(packet)
-                self._rgb = self._image = None
+                if self._decoding.add(packet):
+                    self._rgb = self._image = None
             if part.alpha:
                 self._contents, self._image = part, None
 

@@ -1,13 +1,16 @@
 """The class map ("position information") and the partition of tokens into packets.
 
 Tokens are ordered by falling class, within a class by falling salience (an integer both sides derive from the base
-layer), then cut into runs; packet payloads begin with their run (first, count), so any subset of packets decodes.
+layer), in version 2 by quarters of it and within a quarter along a lattice, so that what travels together lies apart.
+A *unit* is a token's channel slices of one quality layer; units, layer after layer, are cut into runs, and packet
+payloads begin with their run (first, count), so any subset of packets decodes.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -17,7 +20,10 @@ from numpy.typing import NDArray
 from foveal.errors import CorruptError, InputError
 
 RUN = struct.Struct(">II")
+QUARTERS = 4  # of a class by salience, each spread by itself
+LATTICE = (49472, 37345)  # 65536 over the plastic number, and over its square: consecutive tokens lie far apart
 Classes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
 
 
 class Flags(Protocol):
@@ -96,6 +102,36 @@ def order(classes: NDArray[np.uint8], salience: NDArray[np.int64]) -> NDArray[np
     return np.asarray(ranked[: int((flat > 0).sum())], np.int64)
 
 
+def spread(tokens: Ints, classes: NDArray[np.uint8], columns: int) -> Ints:
+    """The tokens of ``order`` so that tokens next to each other in it lie apart in the picture: each class cut into
+    QUARTERS by place, each quarter by rising (49472 y + 37345 x) mod 65536, then row by row."""
+    flat = classes.ravel()[tokens].astype(np.int64)
+    edges = np.searchsorted(-flat, -flat, "left"), np.searchsorted(-flat, -flat, "right")
+    quarter = (np.arange(len(tokens)) - edges[0]) * QUARTERS // np.maximum(edges[1] - edges[0], 1)
+    lattice = (tokens // columns * LATTICE[0] + tokens % columns * LATTICE[1]) % 65536
+    return np.asarray(tokens[np.lexsort((tokens, lattice, quarter, -flat))], np.int64)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Units ``start`` .. start + len(tokens) - 1: the slices a .. b - 1 of these tokens, in the order of sending."""
+
+    start: int
+    tokens: Ints
+    a: int
+    b: int
+
+
+def layers(kept: Ints, dropped: Ints, count: int, slices: int) -> list[Layer]:
+    """``count`` quality layers of the kept tokens, of about as many of the ``slices`` each, then, if any are to be
+    sent, the dropped tokens with all their slices. CorruptError for more layers than slices."""
+    if not 1 <= count <= slices:
+        raise CorruptError(f"{count} layers of {slices} slices of channels; get the file again")
+    edges = [i * slices // count for i in range(count + 1)]
+    found = [Layer(i * len(kept), kept, a, b) for i, (a, b) in enumerate(pairwise(edges))]
+    return found + [Layer(count * len(kept), dropped, 0, slices)] * (len(dropped) > 0)
+
+
 def runs(tokens: int, packets: int) -> list[tuple[int, int]]:
     """Cut ``tokens`` into ``packets`` even runs (first, count); fewer when there are fewer tokens."""
     if packets < 1:
@@ -104,27 +140,30 @@ def runs(tokens: int, packets: int) -> list[tuple[int, int]]:
     return [(a, b - a) for a, b in pairwise(edges) if b > a]
 
 
-def by_size(bits: NDArray[np.float64], room: int, code: Callable[[int, int], bytes]) -> list[bytes]:
-    """Cut tokens with these estimated costs (n,) into the longest runs whose payloads fit in ``room`` bytes.
+def by_size(
+    bits: NDArray[np.float64], room: int, code: Callable[[int, int], bytes], start: int = 0
+) -> list[tuple[int, int, bytes]]:
+    """Cut units with these estimated costs (n,) into the longest runs whose payloads fit in ``room`` bytes: (first,
+    count, payload) of each. The first unit has the number ``start`` in the file.
 
     ``code(first, count)`` codes a run. The estimate says where to cut; a payload that is longer all the same is coded
     again with fewer tokens. InputError when one token alone does not fit.
     """
-    ends, payloads, first = np.cumsum(bits) / 8, [], 0
+    ends, found, first = np.cumsum(bits) / 8, [], 0
     while first < len(bits):
-        start = ends[first - 1] if first else 0.0
-        count = max(1, int(np.searchsorted(ends, start + room - RUN.size, "right")) - first)
-        payload = wrap((first, count), code(first, count))
+        before = ends[first - 1] if first else 0.0
+        count = max(1, int(np.searchsorted(ends, before + room - RUN.size, "right")) - first)
+        payload = wrap((start + first, count), code(first, count))
         while len(payload) > room and count > 1:
-            spent = ends[first + count - 1] - start
-            count = min(count - 1, int(np.searchsorted(ends, start + spent - (len(payload) - room), "right")) - first)
+            spent = ends[first + count - 1] - before
+            count = min(count - 1, int(np.searchsorted(ends, before + spent - (len(payload) - room), "right")) - first)
             count = max(1, count)
-            payload = wrap((first, count), code(first, count))
+            payload = wrap((start + first, count), code(first, count))
         if len(payload) > room:
             raise InputError(f"a patch takes {len(payload)} bytes where packets have {room}; allow larger datagrams")
-        payloads.append(payload)
+        found.append((first, count, payload))
         first += count
-    return payloads
+    return found
 
 
 def wrap(run: tuple[int, int], stream: bytes) -> bytes:
@@ -132,11 +171,11 @@ def wrap(run: tuple[int, int], stream: bytes) -> bytes:
     return RUN.pack(*run) + stream
 
 
-def unwrap(payload: bytes, tokens: int) -> tuple[tuple[int, int], bytes]:
-    """(first, count) and the range-coder stream; CorruptError when the run leaves the ``tokens`` there are."""
+def unwrap(payload: bytes, units: int) -> tuple[tuple[int, int], bytes]:
+    """(first, count) and the range-coder stream; CorruptError when the run leaves the ``units`` there are."""
     if len(payload) < RUN.size:
         raise CorruptError(f"packet holds {len(payload)} bytes, fewer than its {RUN.size}-byte run; get the file again")
     first, count = RUN.unpack_from(payload)
-    if count < 1 or first + count > tokens:
-        raise CorruptError(f"packet covers tokens {first}..{first + count} of {tokens}; get the file again")
+    if count < 1 or first + count > units:
+        raise CorruptError(f"packet covers units {first}..{first + count} of {units}; get the file again")
     return (first, count), payload[RUN.size :]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from foveal import container
 from foveal.header import Header
-from foveal.image import patches, pixels
+from foveal.image import concealment, patches, pixels
 from foveal.image.decoder import Decoded
 from foveal.image.network import Network
 
@@ -16,6 +16,10 @@ from foveal.image.network import Network
 def show(network: Network, decoded: Decoded, head: Header) -> NDArray[np.uint8]:
     """Integers -> (H, W, 3) uint8"""
     rgb = network.synthesise(decoded.values, decoded.level, decoded.levels, decoded.masked, decoded.grid)
+    gone = decoded.gone
+    if gone.any() and not gone.all():
+        sigma = network.spread_of(decoded.scales[gone], decoded.level)
+        rgb = concealment.extend(rgb, gone.reshape(decoded.grid), network.basis(sigma.shape[1]), sigma)
     return patches.join(rgb, head.height, head.width)
 
 
