@@ -1,5 +1,5 @@
 #!/bin/sh
-# setup.sh PYTHON VENV: make the virtual environment VENV and install Foveal with its bench and dev extras in it.
+# setup.sh PYTHON VENV: make the virtual environment VENV and install Foveal with its video, bench and dev extras in it.
 set -eu
 python=$1
 venv=$2
@@ -16,4 +16,4 @@ echo "setting up $venv, once; this takes a minute or two" >&2
 }
 # torch first and alone: its pin picks the small build where one is at hand.
 "$venv/bin/python" -m pip install --quiet -c constraints.txt "$(grep '^torch==' constraints.txt)"
-"$venv/bin/python" -m pip install --quiet -c constraints.txt -e '.[bench,dev]'
+"$venv/bin/python" -m pip install --quiet -c constraints.txt -e '.[video,bench,dev]'

@@ -28,7 +28,10 @@ COMMANDS = (
     "importance",
     "bench",
     "bench-loss",
+    "bench-video",
     "train",
+    "video",
+    "restore",
     "models",
     "doctor",
 )
@@ -314,6 +317,11 @@ def test_packed_lost_unpacked_decoded(tmp_path: Path, photo: Path) -> None:
     assert arrived.read_bytes() == file.read_bytes()
     packets = [path for path in (tmp_path / "sent").iterdir() if path.read_bytes()[8] == 1]
     packets[0].unlink()
+    assert run("unpack", tmp_path / "sent", "-o", arrived).stderr == ""
+    assert arrived.read_bytes() == file.read_bytes()  # parity replaces one
+    for path in (tmp_path / "sent").iterdir():
+        if path.read_bytes()[8] == 6:
+            path.unlink()
     result = run("unpack", tmp_path / "sent", "-o", arrived)
     assert (result.exit_code, len(result.stderr.splitlines())) == (0, 1)
     assert f"1 of {len(packets)} packets did not arrive" in result.stderr
@@ -339,7 +347,8 @@ def test_base_lost_is_one_line(tmp_path: Path, coded: Path) -> None:
 
 def test_truncate_keeps_to_the_size(tmp_path: Path, photo: Path) -> None:
     file = tmp_path / "a.fov"
-    assert run("encode", photo, "-o", file, "--packets", 6, "-q", 95).exit_code == 0
+    assert run("encode", photo, "-o", file, "--packets", 3, "--layers", 2, "-q", 95).exit_code == 0
+    assert "in 2 layers" in run("info", file).stdout
     size = file.stat().st_size * 3 // 4
     assert run("truncate", file, "--bytes", size).exit_code == 0
     assert file.with_name("a-cut.fov").stat().st_size <= size

@@ -23,6 +23,7 @@ def test_all_lists_every_class():
     ("kind", "parent"),
     [
         (errors.UnsupportedImageError, errors.InputError),
+        (errors.UnsupportedVideoError, errors.InputError),
         (errors.TruncatedError, errors.FormatError),
         (errors.UnknownModelError, errors.FormatError),
         (errors.FovealWarning, UserWarning),

@@ -19,32 +19,38 @@ MODULES = {
     for path in sorted(SRC.rglob("*.py"))
 }
 SHARED = {"foveal.errors", "foveal.header", "foveal.types"}  # plain types that everybody may use
+SHARED_IN_VIDEO = "foveal.video.types"  # and these that every video room may
 HALLS = {"foveal.image.codec", "foveal.video.codec"}
 WINGS = {
     f"foveal.image.{name}"
     for name in ("encoder", "decoder", "network", "classmap", "partition", "viewing", "incremental")
-}  # of the hall
+} | {
+    f"foveal.video.{name}" for name in ("sender", "receiver", "choice", "restorer", "blend", "frames", "mux", "copying")
+}  # of the halls
+DOORS = {"foveal", "foveal.video"}
 OUTER = {"io", "bench", "serve", "batch"}  # they use the public door, as any other program would
-COMMANDS = {"cli", "cli_support", "__main__"}
+COMMANDS = {"cli", "cli_video", "cli_support", "__main__"}
 
 
 def may_import(module: str, other: str) -> bool:
     """Whether the import rule of ARCHITECTURE.md allows `module` to import `other`."""
     first, second = (name.split(".")[1] if "." in name else "" for name in (module, other))
-    if other in SHARED:
+    if other in SHARED or (other == SHARED_IN_VIDEO and first == "video"):
         return True
     if first == "":  # the public door opens into the halls, and beside them into what is known without them
         return other in HALLS | {"foveal.facts", "foveal.delivery", "foveal.image.incremental"}
     if first == "facts":
         return other in HALLS | WINGS or second in {"container", "registry"}
+    if module == "foveal.video":
+        return other == "foveal.video.codec"
     if first == "delivery":
         return other in HALLS or second in {"container", "datagrams"}
     if first in COMMANDS:
-        return other == "foveal" or second in OUTER | COMMANDS | {"train"}
+        return other in DOORS or second in OUTER | COMMANDS | {"train"}
     if module == "foveal.io.pillow" and other == "foveal.container":
         return True  # Pillow opens a file lazily: its header alone, which no other door reads
     if first in OUTER:
-        return other == "foveal" or second == first
+        return other in DOORS or second == first
     if first == "pillow":  # the short name of the Pillow plugin
         return other == "foveal.io.pillow"
     if first == "train":  # it builds, and in the end tries, the networks that the halls use
@@ -102,6 +108,20 @@ def test_imports_only_what_the_rule_allows(module: str) -> None:
         ("foveal.train.loop", "foveal.bench.metrics", False),
         ("foveal.bench.run", "foveal.bench.curves", True),
         ("foveal.bench.run", "foveal.image.codec", False),
+        ("foveal.bench.video_worker", "foveal.video", True),
+        ("foveal.bench.video_worker", "foveal.video.codec", False),
+        ("foveal.video", "foveal.video.codec", True),
+        ("foveal.video", "foveal.video.frames", False),
+        ("foveal.video.codec", "foveal.video.sender", True),
+        ("foveal.video.codec", "foveal.image.codec", False),
+        ("foveal.video.sender", "foveal.video.resize", True),
+        ("foveal.video.sender", "foveal.video.codec", False),
+        ("foveal.video.resize", "foveal.video.types", True),
+        ("foveal.video.resize", "foveal.video.frames", False),
+        ("foveal.image.pixels", "foveal.video.types", False),
+        ("foveal.train.video_pairs", "foveal.video.resize", True),
+        ("foveal.cli_support.clips", "foveal.video", True),
+        ("foveal.cli_video", "foveal.video.sender", False),
         ("foveal.io.pillow", "foveal", True),
         ("foveal.cli", "foveal.io.images", True),
         ("foveal.cli", "foveal.container", False),
@@ -146,6 +166,10 @@ def test_the_command_line_loads_torch_only_when_it_codes() -> None:
     assert in_fresh_python("import sys, foveal.cli; print('torch' in sys.modules)") == "False"
 
 
+def test_the_door_of_video_loads_neither_pyav_nor_torch() -> None:
+    assert in_fresh_python("import sys, foveal.video; print({'av', 'torch', 'numpy'} & set(sys.modules))") == "set()"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_files_are_short_and_say_what_they_are(module: str) -> None:
     text = MODULES[module].read_text(encoding="utf-8")
@@ -153,13 +177,14 @@ def test_files_are_short_and_say_what_they_are(module: str) -> None:
     assert not text.strip() or ast.get_docstring(ast.parse(text)), "a module begins with what it is for"
 
 
-def test_bodies_of_commands_are_at_most_ten_lines() -> None:
-    tree = ast.parse((SRC / "cli.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("name", "count"), [("cli.py", 17), ("cli_video.py", 3)])
+def test_bodies_of_commands_are_at_most_ten_lines(name: str, count: int) -> None:
+    tree = ast.parse((SRC / name).read_text(encoding="utf-8"))
     commands = [
         node
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and any(".command" in ast.unparse(d) for d in node.decorator_list)
     ]
     lengths = {c.name: (c.end_lineno or 0) - c.body[1].lineno + 1 for c in commands}  # body[0] is the docstring
-    assert len(lengths) == 14
+    assert len(lengths) == count
     assert {name: lines for name, lines in lengths.items() if lines > 10} == {}

@@ -24,6 +24,7 @@ from foveal.errors import (
     TruncatedError,
     UnknownModelError,
     UnsupportedImageError,
+    UnsupportedVideoError,
     VersionError,
 )
 
@@ -54,6 +55,7 @@ __all__ = [
     "TruncatedError",
     "UnknownModelError",
     "UnsupportedImageError",
+    "UnsupportedVideoError",
     "VersionError",
     "compress",
     "decode_report",

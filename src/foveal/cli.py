@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import foveal
+from foveal import cli_video
 from foveal.cli_support import jobs as work
 from foveal.cli_support import options as opt
 from foveal.cli_support import show, tasks
@@ -33,6 +34,11 @@ class Refusing(TyperGroup):
             typer.echo(f"foveal: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """`bench video` and `bench loss` are `bench-video` and `bench-loss`."""
+        joined = "-".join(args[:2])
+        return super().resolve_command(ctx, [joined, *args[2:]] if joined in ("bench-video", "bench-loss") else args)
+
 
 app = typer.Typer(
     cls=Refusing,
@@ -42,6 +48,7 @@ app = typer.Typer(
 )
 train_app = typer.Typer(no_args_is_help=True, help="Train a model on your own pictures.")
 app.add_typer(train_app, name="train")
+cli_video.register(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,13 +81,14 @@ def encode(
     target_psnr: opt.TargetPsnr = None,
     packets: opt.Packets = 1,
     mtu: opt.Mtu = None,
+    layers: opt.Layers = 1,
     model: opt.Model = "s",
     jobs: opt.Jobs = 1,
 ) -> None:
     """Compress pictures to .fov files."""
     targets = {"target_bpp": target_bpp, "target_bytes": target_bytes, "target_psnr": target_psnr}
-    settings = {"quality": quality, "effort": effort, "packets": packets, "mtu": mtu, "model": model, **targets}
-    task = partial(tasks.encode_one, choice=opt.Choice(keep, threshold, alpha, mask), settings=settings)
+    settings = {"quality": quality, "effort": effort, "packets": packets, "mtu": mtu, "layers": layers, "model": model}
+    task = partial(tasks.encode_one, choice=opt.Choice(keep, threshold, alpha, mask), settings=settings | targets)
     work.run_each(images.outputs(inputs, output, ".fov"), task, jobs)
 
 
@@ -115,9 +123,10 @@ def pack(
     output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="Folder for the datagrams.")],
     mtu: Annotated[int, typer.Option(help="Bytes of a datagram at most.")] = 1200,
     copies: Annotated[float, typer.Option(help="How many times the base layer is sent.")] = 2.25,
+    parity: opt.Parity = 0.3,
 ) -> None:
     """Part a .fov file into datagrams, a file each, of which any subset decodes."""
-    work.run_each([(source, output)], partial(tasks.pack_one, mtu=mtu, copies=copies))
+    work.run_each([(source, output)], partial(tasks.pack_one, mtu=mtu, copies=copies, parity=parity))
 
 
 @app.command()
@@ -203,12 +212,37 @@ def bench_loss(
     seeds: Annotated[int, typer.Option(min=1, help="Losses drawn for each rate.")] = 20,
     mtu: Annotated[int, typer.Option(help="Bytes of a datagram at most.")] = 1200,
     copies: Annotated[float, typer.Option(help="How many times Foveal's base layer is sent.")] = 2.25,
+    parity: opt.Parity = 0.3,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")] = None,
 ) -> None:
     """Lose datagrams of Foveal's files and of other codecs', and measure what is left. Resumes where it stopped."""
     from foveal.bench.loss import bench_loss as measure
 
-    typer.echo(measure(folder, output=output, report=report, bpp=bpp, seeds=seeds, mtu=mtu, copies=copies, limit=limit))
+    found = measure(folder, output=output, report=report, bpp=bpp, seeds=seeds, mtu=mtu, copies=copies,
+                    parity=parity, limit=limit)  # fmt: skip
+    typer.echo(found)
+
+
+@app.command()
+def bench_video(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of clips.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File for a JSON line per measurement.")],
+    report: Annotated[Path | None, typer.Option(help="Folder for plots, tables and a page.")] = None,
+    frames: Annotated[int | None, typer.Option(min=2, help="Only so many frames from the middle of each clip.")] = None,
+    clips: Annotated[str, typer.Option(help="Beginnings of file names, with commas; all by default.")] = "",
+    codecs: Annotated[str, typer.Option(help="Encoders, with commas.")] = "x264,x265,svtav1",
+    models: Annotated[str, typer.Option(help="Sizes of the restoring network, with commas.")] = "s",
+    rates: Annotated[list[str], typer.Option(help="CRFs at full and half size: x264=37,40/28,31.")] = [],  # noqa: B006
+    parts: Annotated[str, typer.Option(help="Of rates,auto,x1,rival,speed.")] = "rates,auto,rival,speed",
+    threads: opt.Threads = 1,
+    resume: Annotated[bool, typer.Option("--resume/--afresh", help="Keep the lines OUT already has.")] = True,
+) -> None:
+    """Measure full size, half size and half size restored, on clips: real files, decoded; BD-rates and speed."""
+    from foveal.bench.video_run import bench_video as measure
+
+    asked = [[word.strip() for word in words.split(",") if word.strip()] for words in (clips, codecs, models, parts)]
+    typer.echo(measure(folder, output=output, report=report, frames=frames, clips=asked[0], codecs=asked[1],
+                       models=asked[2], parts=asked[3], rates=rates, threads=threads, resume=resume))  # fmt: skip
 
 
 @app.command()
@@ -233,10 +267,12 @@ def train_image(
     data: Annotated[Path, typer.Option(help="Folder of pictures, or of tar files of pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Weights to write, .safetensors.")],
     weights: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the schedule of the output file.")] = False,
     size: Annotated[str, typer.Option(help="Model size.")] = "s",
-    minutes: Annotated[float, typer.Option(min=0, help="Time to train for.")] = 10,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps to train for, instead of a time.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
+    minutes: Annotated[float, typer.Option(min=0, help="Length of the schedule.")] = 10,
+    steps: Annotated[int | None, typer.Option(min=1, help="Length in steps, instead of minutes.")] = None,
+    slice_minutes: Annotated[float | None, typer.Option(help="Stop and save before so many minutes are over.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Crops a step and process; 8 on a CPU, 32 on CUDA.")] = None,
     crop: Annotated[int, typer.Option(min=64, help="Side of a crop, pixels.")] = 256,
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.3e-3,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -245,12 +281,14 @@ def train_image(
     preview: Annotated[Path | None, typer.Option(help="Picture of the state, PNG.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of crops and noise.")] = 0,
     hard_from: Annotated[float, typer.Option(min=0, max=1, help="Share of the run before symbols are hard.")] = 0.6,
+    compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile; slow to start.")] = False,
 ) -> None:
     """Train an image model, or go on training one; writes a checkpoint."""
     from foveal.train.loop import train
 
-    train(data, output, size=size, weights=weights, minutes=minutes, steps=steps, batch=batch, crop=crop,
-          lr=lr, device=device, threads=threads, log=log, preview=preview, seed=seed, hard_from=hard_from)  # fmt: skip
+    train(data, output, size=size, weights=weights, resume=resume, minutes=minutes, steps=steps,
+          slice_minutes=slice_minutes, batch=batch, crop=crop, lr=lr, device=device, threads=threads, log=log,
+          preview=preview, seed=seed, hard_from=hard_from, compiled=compiled)  # fmt: skip
 
 
 @train_app.command("export")
@@ -263,6 +301,46 @@ def train_export(
     from foveal.train.finish import publish
 
     typer.echo(publish(checkpoint, data, keep), err=True)
+
+
+@train_app.command("video")
+def train_video(
+    data: Annotated[Path, typer.Option(help="Folder of pictures, or of tar files of pictures.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write, .safetensors.")],
+    pool: Annotated[Path, typer.Option(help="File of coded pairs; made first if it is not there.")],
+    clips: Annotated[Path | None, typer.Option(help="Folder of clips to make pairs of too.")] = None,
+    hold_out: Annotated[str, typer.Option(help="Clips with this in their names are for validation.")] = "",
+    pairs: Annotated[int, typer.Option(min=4, help="Pairs to make, of each mode.")] = 4000,
+    size: Annotated[str, typer.Option(help="Model size: s, m or l.")] = "s",
+    mode: Annotated[str, typer.Option(help="x2 (twice the size) or x1 (same size, and x1.5).")] = "x2",
+    weights: Annotated[Path | None, typer.Option(help="Checkpoint to start from.")] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="Time to train for.")] = 20,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps to train for, instead of a time.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
+    crop: Annotated[int, typer.Option(min=16, help="Side of a crop, half-size pixels.")] = 64,
+    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+    log: Annotated[Path | None, typer.Option(help="JSON lines of the progress.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of crops and weights.")] = 0,
+) -> None:
+    """Train a restoration network on frames that real codecs have coded; writes a checkpoint."""
+    from foveal.train.video_loop import train
+
+    train(data, output, pool=pool, clips=clips, hold_out=hold_out, pairs=pairs, size=size, mode=mode, weights=weights,
+          minutes=minutes, steps=steps, batch=batch, crop=crop, lr=lr, threads=threads, log=log, seed=seed)  # fmt: skip
+
+
+@train_app.command("export-video")
+def train_export_video(
+    checkpoints: Annotated[list[Path], typer.Argument(help="What 'train video' wrote, one for each mode.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File instead of the installed weights.")
+    ] = None,
+) -> None:
+    """Turn checkpoints of one size into the weights this installation restores with."""
+    from foveal.train.video_export import publish
+
+    typer.echo(publish(checkpoints, output), err=True)
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
     FovealError
     ├── InputError               a bad argument or picture; names the value and the remedy
-    │   └── UnsupportedImageError    a kind of picture Foveal does not store, e.g. an animation
+    │   ├── UnsupportedImageError    a kind of picture Foveal does not store, e.g. an animation
+    │   └── UnsupportedVideoError    a kind of video Foveal does not code, e.g. one without pictures, or an absent encoder
     ├── FormatError              the data is not a valid .fov file
     │   ├── NotFovealError           the signature is missing
     │   ├── TruncatedError           the file ends too early
@@ -31,6 +32,7 @@ __all__ = [
     "TruncatedError",
     "UnknownModelError",
     "UnsupportedImageError",
+    "UnsupportedVideoError",
     "VersionError",
 ]
 
@@ -45,6 +47,10 @@ class InputError(FovealError):
 
 class UnsupportedImageError(InputError):
     """A kind of picture that Foveal does not store, such as an animation."""
+
+
+class UnsupportedVideoError(InputError):
+    """A kind of video that Foveal does not code, such as one without pictures, or one for an encoder that is absent."""
 
 
 class FormatError(FovealError):

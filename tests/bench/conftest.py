@@ -1,9 +1,10 @@
-"""Small pictures and made-up measurements for the bench's tests."""
+"""Small pictures, tiny clips and made-up measurements for the bench's tests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveal.bench.results import Point
+from foveal.bench.video_media import Clip, read_clip
+from foveal.bench.video_results import Point as VideoPoint
 
 
 def make_picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -70,3 +73,58 @@ def points() -> list[Point]:
             times = {"encode_s_per_mpx": 0.125, "decode_s_per_mpx": 0.025}
             rows.append(make_point(image, "half", setting, bpp * more / 2, psnr, **times))
     return rows
+
+
+def make_clip(path: Path, width: int = 64, height: int = 48, frames: int = 6, still: bool = False) -> Clip:
+    """A raw clip at 25 frames/s: a smooth picture with edges that pans by two pixels a frame; `still`: its left half."""
+    wide = make_picture(height, width + 2 * frames, 3)[..., 1]
+    chroma = np.full((height // 2) * (width // 2) * 2, 128, np.uint8).tobytes()
+    with path.open("wb") as file:
+        file.write(f"YUV4MPEG2 W{width} H{height} F25:1 Ip A1:1 C420jpeg\n".encode())
+        for k in range(frames):
+            luma = wide[:, 2 * k : 2 * k + width].copy()
+            if still:
+                luma[:, : width // 2] = wide[:, : width // 2]
+            file.write(b"FRAME\n" + luma.tobytes() + chroma)
+    return read_clip(path)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Callable[..., Clip]:
+    """Make a clip of a name, see make_clip."""
+
+    def made(name: str = "pan.y4m", **changes: Any) -> Clip:
+        return make_clip(tmp_path / name, **changes)
+
+    return made
+
+
+@pytest.fixture
+def video_point() -> Callable[..., VideoPoint]:
+    return make_video_point
+
+
+def make_video_point(clip: str, variant: str, crf: float, kbps: float, psnr_y: float, **changes: Any) -> VideoPoint:
+    """A measurement of ten frames of a clip of 320x240 at 25 frames/s through x264."""
+    values: dict[str, Any] = {
+        "codec": "x264",
+        "part": "clip",
+        "width": 320,
+        "height": 240,
+        "frames": 10,
+        "scale": 1.0 if variant == "full" else 2.0,
+        "bytes": round(kbps * 50),
+        "side_bytes": 0,
+        "ssim_y": 1 - 10 ** (-psnr_y / 20),
+        "xpsnr_y": psnr_y - 2,
+        "vmaf": 2 * psnr_y,
+        "vmaf_neg": 2 * psnr_y - 3,
+        "flicker": 0.5,
+        "flicker_original": 0.4,
+        "static_share": 0.5,
+        **dict.fromkeys(("encode_s", "encode_cpu_s", "restore_s", "restore_cpu_s"), 0.25),
+        "reused": None,
+        "why": "",
+        "weights": "",
+    }
+    return VideoPoint(clip=clip, variant=variant, crf=crf, kbps=kbps, psnr_y=psnr_y, **{**values, **changes})

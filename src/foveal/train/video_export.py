@@ -1,0 +1,68 @@
+"""From training checkpoints to the weights this installation restores with: folded, fp16, both modes in one file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from foveal.errors import InputError, UnknownModelError
+from foveal.train import checkpoint
+from foveal.video import attention_sr
+from foveal.video.attention_sr import MODES, SIZES, AttentionSR
+
+
+def restore_checkpoint(path: Path) -> tuple[AttentionSR, dict[str, object]]:
+    """The network that 'foveal train video' saved, in evaluation, and the facts saved with it."""
+    try:
+        with safe_open(path, "pt") as f:
+            keys = set(f.keys())
+            planes = f.get_tensor("head.weight").shape[1] if "head.weight" in keys else 0
+    except (OSError, SafetensorError) as e:
+        raise InputError(f"{path}: not a training checkpoint ({e}); 'foveal train video' writes one") from e
+    name, mode = checkpoint.size_of(path), {n: m for m, n in MODES.items()}.get(planes)
+    if name not in SIZES or mode is None:
+        raise InputError(f"{path}: not a checkpoint of a restoration network; 'foveal train video' writes one")
+    network = AttentionSR(SIZES[name], mode)
+    return network, checkpoint.load(path, network)
+
+
+def _facts(path: Path) -> dict[str, object]:
+    """What a weights file says of itself; nothing if there is none."""
+    try:
+        with safe_open(path, "pt") as f:
+            return dict(json.loads((f.metadata() or {}).get("facts", "{}")))
+    except (OSError, SafetensorError):
+        return {}
+
+
+def publish(checkpoints: list[Path], out: Path | None = None) -> str:
+    """Put checkpoints of one size, one for each mode, into the weights file of that size (or into ``out``).
+
+    A mode that none of them has stays as the file holds it. Returns a line about what was written. Raises InputError if the
+    checkpoints are of different sizes.
+    """
+    networks: dict[str, AttentionSR] = {}
+    new: dict[str, object] = {}
+    for path in checkpoints:
+        network, known = restore_checkpoint(path)
+        networks[network.mode] = network.eval()
+        new[network.mode] = known
+    sizes = sorted({network.size.name for network in networks.values()})
+    if len(sizes) != 1 or len(networks) != len(checkpoints):
+        raise InputError(
+            f"{len(checkpoints)} checkpoints of sizes {', '.join(sizes)}: give one of each mode, of one size"
+        )
+    name = sizes[0]
+    target = out or attention_sr.WEIGHTS / f"video-{name}.safetensors"
+    facts = _facts(target) | {"size": name} | new
+    for mode in [m for m in MODES if m not in networks and target.is_file()]:
+        try:
+            networks[mode] = attention_sr.read_weights(target, name, mode)
+        except UnknownModelError:
+            continue  # it never held that mode
+    attention_sr.save_weights(target, networks, facts)
+    attention_sr.load_weights.cache_clear()
+    count = sum(n.parameters_count for n in networks.values())
+    return f"{target.name}: {', '.join(sorted(networks))}, {count} numbers, {target.stat().st_size} bytes"

@@ -1,0 +1,178 @@
+"""Training of the restoration network: pairs in, loss, step, moving average, log. Restarts from weights alone."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from foveal.errors import InputError
+from foveal.train import checkpoint, data, video_pairs
+from foveal.train.record import Log
+from foveal.train.video_evaluate import gains, table
+from foveal.train.video_losses import loss, restored, told
+from foveal.video.attention_sr import MODES, SIZES, AttentionSR, SRSize
+
+WARMUP = 100  # steps, at every start
+STRUCTURE_FROM = 2 / 3  # share of a run; from here on MS-SSIM and gradients count too
+FREEZE_FROM = 0.75  # share of a run; from here on the statistics of batch normalisation stay
+UNKNOWN_SHARE = 0.3  # of samples whose quality the network is not told
+LONGEST = 0.998  # decay of the moving average
+LOG_EVERY, SAVE_EVERY = 100, 1000  # steps
+SMALLEST = 240  # side of the smallest photograph used, samples
+
+
+@dataclass
+class Average:
+    """Exponential moving average of a network's state."""
+
+    state: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Average:
+        """Starts at the network as it is."""
+        return cls({k: v.detach().clone() for k, v in network.state_dict().items()})
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move towards the network; young averages move faster."""
+        decay = min(LONGEST, step / (step + 10))
+        for k, v in network.state_dict().items():
+            if v.is_floating_point():
+                self.state[k].lerp_(v, 1 - decay)
+
+    def network(self, size: SRSize, mode: str) -> AttentionSR:
+        """A network with the averaged weights, for evaluation."""
+        out = AttentionSR(size, mode)
+        out.load_state_dict(self.state)
+        return out.eval().requires_grad_(False)
+
+
+def rate(done: float, step: int, peak: float) -> float:
+    """Learning rate: warm-up over WARMUP steps, then a cosine to zero."""
+    return peak * min(1.0, (step + 1) / WARMUP) * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))
+
+
+def freeze_norms(network: nn.Module) -> None:
+    """Batch normalisation uses its running statistics from now on, and leaves them as they are."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def pairs_of(
+    data_dir: Path, clips: Path | None, pool: Path, *, hold_out: str, count: int, seed: int
+) -> dict[str, video_pairs.Pairs]:
+    """The pairs in the file ``pool``; made from photographs and clips, and kept there, if it does not exist."""
+    if pool.is_file():
+        return video_pairs.load(pool)
+    photographs = data.load(data_dir, SMALLEST, torch.device("cpu"))
+    made = video_pairs.produce(photographs, clips, hold_out, count, seed)
+    video_pairs.save(pool, made)
+    return made
+
+
+def train(
+    data_dir: Path,
+    out: Path,
+    *,
+    pool: Path,
+    clips: Path | None = None,
+    hold_out: str = "",
+    pairs: int = 4000,
+    size: str | SRSize = "s",
+    mode: str = "x2",
+    weights: Path | None = None,
+    minutes: float = 20,
+    steps: int | None = None,
+    batch: int = 8,
+    crop: int = 64,
+    lr: float = 2e-3,
+    threads: int = 0,
+    log: Path | None = None,
+    seed: int = 0,
+    half_precision: bool = True,
+) -> Path:
+    """Train ``size`` in ``mode`` for ``minutes`` (or ``steps``) on the pairs of ``pool`` and write the checkpoint ``out``.
+
+    The pool is made from the photographs of ``data_dir`` and the clips of ``clips`` if it is not there yet: ``pairs`` pairs
+    of each mode; clips whose name contains ``hold_out`` are kept for validation. ``crop``: samples of the work grid.
+    ``weights`` continues from a checkpoint. ``half_precision``: products in bfloat16. Interrupting (Ctrl-C) keeps what was
+    learned. Raises InputError for options out of range. Returns ``out``.
+    """
+    chosen = SIZES.get(size) if isinstance(size, str) else size
+    if chosen is None or mode not in MODES or crop < 16 or crop % 2 or batch < 1 or (steps or 1) < 1 or minutes <= 0:
+        raise InputError(
+            f"size {size!r}, mode {mode!r}, crop {crop}, batch {batch}, steps {steps}, minutes {minutes}: size is one of "
+            f"{', '.join(SIZES)}, mode of {', '.join(MODES)}, crop even and at least 16, the rest positive"
+        )
+    torch.set_num_threads(threads or torch.get_num_threads())
+    torch.manual_seed(seed)
+    random, note = np.random.default_rng(seed), Log(log)
+    found = pairs_of(data_dir, clips, pool, hold_out=hold_out, count=pairs, seed=0)
+    if f"train.{mode}" not in found:
+        raise InputError(f"{pool}: no pairs of mode {mode}; remove it, and it is made again")
+    network, held = AttentionSR(chosen, mode), found.get(f"held.{mode}")
+    facts: dict[str, Any] = {"steps": 0, "pixels": 0, "seconds": 0.0, "size": chosen.name, "mode": mode}
+    if weights is not None:
+        facts |= checkpoint.load(weights, network)
+    average = Average.of(network)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)
+    source = video_pairs.batches(found[f"train.{mode}"], batch, crop, random)
+    begin, step, skipped, total = time.monotonic(), 0, 0, 0.0
+    note(size=chosen.name, mode=mode, pairs=len(found[f"train.{mode}"]), batch=batch, crop=crop, lr=lr, seed=seed,
+         start=facts["steps"], parameters=network.parameters_count, variant=vars(chosen))  # fmt: skip
+
+    def done() -> float:
+        return step / steps if steps else (time.monotonic() - begin) / 60 / minutes
+
+    def keep(**more: object) -> None:
+        seconds = time.monotonic() - begin
+        new = {"steps": step, "pixels": step * batch * (2 * crop) ** 2, "seconds": seconds}
+        checkpoint.save(out, average.state, {**facts, **{k: facts[k] + v for k, v in new.items()}})
+        shown = table(gains(average.network(chosen, mode), held), held) if held else {}
+        note(step=step, seconds=round(seconds, 1), gain_db=shown if more else shown.get("all"), **more)
+
+    try:
+        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task(f"train {chosen.name} {mode}", total=1.0)
+            while done() < 1:
+                network.train()
+                if done() >= FREEZE_FROM:
+                    freeze_norms(network)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate(done(), step, lr)
+                now = next(source)
+                shown = restored(network, now, told(now, UNKNOWN_SHARE), half_precision)
+                value = loss(shown, now.target, done() >= STRUCTURE_FROM)
+                torch.autograd.backward(value)
+                norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+                if torch.isfinite(norm):
+                    optimiser.step()
+                else:
+                    skipped += 1
+                optimiser.zero_grad(set_to_none=True)
+                step += 1
+                average.update(network, step)
+                total += value.item()
+                bar.update(task, completed=done())
+                if step % LOG_EVERY == 0:
+                    seconds = round(time.monotonic() - begin, 1)
+                    note(step=step, done=round(done(), 4), skipped=skipped, seconds=seconds,
+                         loss=round(total / LOG_EVERY, 6), norm=round(float(norm), 4))  # fmt: skip
+                    total = 0.0
+                if step % SAVE_EVERY == 0:
+                    keep()
+    except KeyboardInterrupt:
+        note(step=step, interrupted=True)
+    keep(final=True)
+    return out

@@ -1,0 +1,208 @@
+"""Pictures into one video file: encoded into MP4, MOV, Matroska or WebM, or uncompressed into y4m.
+
+``Writer`` encodes pictures and keeps what goes with them in another file: sound, subtitles, data, chapters, attachments,
+metadata, dispositions, times, rotation, sample aspect and colour tags. A file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+
+from foveal.errors import FovealWarning, InputError
+from foveal.video.basecodec import EncoderSettings, frame_rate, pyav
+from foveal.video.copying import Muxer, beside, concat, foreign, replace
+from foveal.video.sampling import at_bits
+from foveal.video.types import Frame, Plane, VideoFormat
+from foveal.video.y4m import Y4mOutput
+
+__all__ = ["Writer", "concat"]
+
+
+class Writer:
+    """Pictures into one file. Use as a context manager: an exception leaves no file, the end a whole one.
+
+    ``path``: .mp4, .m4v, .mov, .mkv, .webm, or uncompressed .y4m and "-" (y4m on standard output), for which the settings
+    do not matter and only pictures are written. ``video``: size, time base, colour and so on of the pictures. ``copy_from``:
+    the file whose other streams, chapters, attachments and metadata are kept. ``attachments``: name -> bytes, .mkv only.
+    ``finishing``: called with the finished file before it takes its place; it may change it. Not for y4m.
+
+    Raises InputError when the file cannot be written, UnsupportedVideoError when the encoder is absent or the container
+    cannot hold the pictures or the sound. Subtitles and data that it cannot hold are left out with a FovealWarning.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        video: VideoFormat,
+        settings: EncoderSettings,
+        *,
+        copy_from: str | Path | None = None,
+        attachments: Mapping[str, bytes] | None = None,
+        finishing: Callable[[Path], None] | None = None,
+    ) -> None:
+        self._sink: _Pipe | _Encoded
+        if str(path) == "-" or Path(path).suffix.lower() == ".y4m":
+            self._sink = _Pipe(path, video, settings.bits or video.bits)
+        else:
+            self._sink = _Encoded(path, video, settings, copy_from, dict(attachments or {}), finishing)
+
+    def write(self, frame: Frame) -> None:
+        """Add the next picture; times must go forward."""
+        self._sink.write(frame)
+
+    def close(self) -> None:
+        """Finish the file and put it in its place. InputError when nothing was written."""
+        self._sink.close()
+
+    def abort(self) -> None:
+        """Drop what was written; a file that was there before stays."""
+        self._sink.abort()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class _Encoded:
+    """A Writer's pictures on their way through an encoder."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        video: VideoFormat,
+        settings: EncoderSettings,
+        copy_from: str | Path | None,
+        attachments: dict[str, bytes],
+        finishing: Callable[[Path], None] | None,
+    ) -> None:
+        self.av, self.finishing = pyav(), finishing
+        settings.check(video.width, video.height, Path(path).suffix.lower())
+        self.video, self.settings = video, settings
+        self.width, self.height = (_even(n) if settings.encoder.even else n for n in (video.width, video.height))
+        if (self.width, self.height) != (video.width, video.height):
+            told = f"{video.width}x{video.height} becomes {self.width}x{self.height}"
+            warnings.warn(f"{path}: {told}, since {settings.codec} codes even sizes", FovealWarning, stacklevel=4)
+        self.kind = settings.pixel_format(video.bits)
+        self.durations: dict[int, int] = {}
+        self.step = max(1, round(1 / (frame_rate(video) * video.time_base)))
+        self.count = 0
+        self.muxer = Muxer(path, copy_from, attachments)
+        try:
+            with foreign(path):
+                self.stream = self.muxer.start(self._stream, video.time_base, video.aspect)
+        except BaseException:
+            self.muxer.abort()
+            raise
+
+    def write(self, frame: Frame) -> None:
+        picture = self.av.VideoFrame(self.width, self.height, self.kind)
+        planes = at_bits(frame.planes, 8 if self.kind == "yuv420p" else 10)
+        for plane, lines in zip(picture.planes, (planes.y, planes.u, planes.v), strict=True):
+            _fill(plane, lines)
+        picture.pts, picture.time_base, picture.duration = frame.pts, self.video.time_base, frame.duration
+        self.durations[frame.pts] = frame.duration
+        self.count += 1
+        self._send(picture)
+
+    def close(self) -> None:
+        if not self.count:
+            self.abort()
+            raise InputError(f"{self.muxer.path}: not one picture was written")
+        try:
+            self._send(None)
+            with foreign(self.muxer.path):
+                self.muxer.finish(self.finishing)
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        self.muxer.abort()
+
+    def _send(self, picture: Any) -> None:
+        with foreign(self.muxer.path):
+            for packet in self.stream.encode(picture):
+                if duration := self.durations.pop(packet.pts, 0):
+                    packet.duration = duration
+                if self.settings.codec == "x265" and self.count <= 2:  # it sets none for so few
+                    packet.dts = packet.pts - 2 * self.step
+                self.muxer.mux(packet)
+
+    def _stream(self, out: Any) -> Any:
+        video = self.video
+        stream = out.add_stream(
+            self.settings.encoder.name, rate=frame_rate(video), options=self.settings.options(video),
+            width=self.width, height=self.height, pix_fmt=self.kind, time_base=video.time_base,
+        )  # fmt: skip
+        context = stream.codec_context
+        context.color_range = 2 if video.full_range else 1
+        context.colorspace, context.color_primaries, context.color_trc = video.matrix, video.primaries, video.transfer
+        context.sample_aspect_ratio = video.aspect
+        if video.rotation:
+            stream.set_display_rotation(video.rotation)
+        return stream
+
+
+class _Pipe:
+    """A Writer's pictures uncompressed, to a file or to standard output."""
+
+    def __init__(self, path: str | Path, video: VideoFormat, bits: int) -> None:
+        self.path, self.bits, self.video, self.count = str(path), bits, video, 0
+        self.step = 1 / (frame_rate(video) * video.time_base)
+        self.first: int | None = None
+        self.part = None if self.path == "-" else beside(Path(path))
+        with foreign(path):
+            self.file: IO[bytes] = self.part.open("wb") if self.part else sys.stdout.buffer
+            self.output = Y4mOutput(self.file, video, bits)
+
+    def write(self, frame: Frame) -> None:
+        self.first = frame.pts if self.first is None else self.first
+        if self.count >= 0 and abs(frame.pts - self.first - self.count * self.step) > self.step / 2:
+            told = f"times are uneven at picture {self.count}; y4m has a constant rate and keeps only the pictures"
+            warnings.warn(f"{self.path}: {told}", FovealWarning, stacklevel=3)
+            self.count = -(1 << 62)
+        self.count += 1
+        with foreign(self.path):
+            self.output.write(at_bits(frame.planes, self.bits))
+
+    def close(self) -> None:
+        if self.first is None:
+            self.abort()
+            raise InputError(f"{self.path}: not one picture was written")
+        with foreign(self.path):
+            self.file.flush()
+            if self.part:
+                self.file.close()
+                replace(self.part, Path(self.path))
+
+    def abort(self) -> None:
+        if self.part:
+            self.file.close()
+            self.part.unlink(missing_ok=True)
+
+
+def _even(n: int) -> int:
+    return n + n % 2
+
+
+def _fill(plane: Any, lines: Plane) -> None:
+    """Copy ``lines`` into a plane of one of PyAV's pictures; where that is larger, the outermost samples go on."""
+    target = np.frombuffer(plane, lines.dtype).reshape(-1, plane.line_size // lines.dtype.itemsize)
+    height, width = lines.shape
+    target[:height, :width] = lines
+    target[:height, width:] = lines[:, -1:]
+    target[height:] = target[height - 1]

@@ -1,0 +1,311 @@
+"""The receiver's side: a video restored by the network, with the side information where there is some.
+
+Pictures pass one at a time. What is written is `<out>.part-000<suffix>` until it is whole; Ctrl-C ends it so that it
+plays, and a run that resumes goes on behind it in `part-001` and joins the parts at the end. What a resumed run shows
+is what an uninterrupted one shows: the restorer forgets every 64 frames what was before, and a resumed run
+begins at such a frame.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from foveal.errors import FormatError, FovealWarning, InputError, LimitError
+from foveal.video import copying, sidecar
+from foveal.video.basecodec import ENCODERS, EncoderSettings, frame_rate
+from foveal.video.frames import Reader
+from foveal.video.mux import Writer
+from foveal.video.restorer import GROUP, Restorer, weights_id
+from foveal.video.sidecode import SideReader, check_of
+from foveal.video.types import Planes, VideoFormat
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """What was done. ``reused``: share of the blocks whose result was taken from the frame before. ``why``: one line on
+    scale, model and side information."""
+
+    frames: int
+    reused: float
+    side_information: bool
+    why: str
+    seconds: float
+
+
+@dataclass
+class Plan:
+    """How a video is restored. ``side``: None without side information, and then ``reason`` says why."""
+
+    scale: float
+    model: str
+    side: SideReader | None
+    reason: str = ""
+
+    @property
+    def why(self) -> str:
+        """One line about it."""
+        told = "side information used" if self.side else self.reason
+        return f"x{self.scale:g}, model {self.model}; {told}"
+
+    def quality(self) -> float | None:
+        """CRF of the coded video as a share of its range, where side information says it."""
+        facts = self.side.facts if self.side else None
+        if facts is None or facts.crf is None or facts.codec not in ENCODERS or not ENCODERS[facts.codec].worst:
+            return None
+        return min(facts.crf / ENCODERS[facts.codec].worst, 1.0)
+
+    def size(self, video: VideoFormat) -> tuple[int, int]:
+        """Width and height of the output: what side information says, else scale times the input's."""
+        if self.side:
+            return self.side.facts.width, self.side.facts.height
+        return round(video.width * self.scale), round(video.height * self.scale)
+
+
+def receive(
+    source: str | Path,
+    out: str | Path,
+    settings: EncoderSettings,
+    *,
+    scale: float | None = None,
+    model: str | None = None,
+    resume: bool = False,
+    use_side: bool = True,
+    progress: Progress | None = None,
+) -> RestoreReport:
+    """Restore the video ``source`` into ``out``, as ``foveal.video.decode`` and ``restore`` describe it.
+
+    KeyboardInterrupt after Ctrl-C, when the part that is done plays and waits for ``resume``.
+    """
+    began, source = time.monotonic(), str(source)
+    parts = Parts(out, source, resume)
+    with Reader(source) as reader:
+        plan = choose(source, reader.format, scale, model, use_side)
+        run = Run(reader, plan, parts, settings, progress)
+        with interruptible() as interrupted:
+            run.go(interrupted)
+    return RestoreReport(run.done, run.reused, plan.side is not None, plan.why, time.monotonic() - began)
+
+
+# --- side information ---
+
+
+def choose(source: str, video: VideoFormat, scale: float | None, model: str | None, use_side: bool) -> Plan:
+    """Scale and model, and the side information if it is whole and about this file, this scale and this model.
+
+    A FovealWarning when it is damaged or does not fit, and when it is missing although no ``scale`` was asked for.
+    """
+    fallback = Plan(scale or 2.0, model or "s", None)
+    if not use_side:
+        return replace(fallback, reason="side information left aside")
+    if source == "-" or source.endswith(".y4m"):
+        return replace(fallback, reason="y4m has no side information")
+    found = sidecar.find(source)
+    if found.data is None:
+        if scale is None:
+            _warn(source, found.reason)
+        return replace(fallback, reason=found.reason)
+    try:
+        side = SideReader(found.data)
+    except (FormatError, LimitError) as fault:
+        _warn(source, str(fault))
+        return replace(fallback, reason=str(fault))
+    if reason := unfit(side, video, scale, model):
+        _warn(source, reason)
+        return replace(fallback, reason=reason)
+    return Plan(side.facts.scale, side.facts.model, side)
+
+
+def unfit(side: SideReader, video: VideoFormat, scale: float | None, model: str | None) -> str:
+    """Why side information is not for this video at this scale with this model; "" if it is."""
+    facts = side.facts
+    if scale is not None and facts.scale != scale:
+        return f"side information is for scale {facts.scale:g}, not for {scale:g}"
+    if model is not None and facts.model != model:
+        return f"side information is for model {facts.model}, not for {model}"
+    if facts.weights != weights_id(facts.model):
+        return f"side information is for other weights of model {facts.model} than this installation has"
+    for size, small in ((facts.width, video.width), (facts.height, video.height)):
+        if not size <= small * facts.scale < size + 2 * facts.scale + 2:
+            size_in = f"{video.width}x{video.height}"
+            return f"side information is for {facts.width}x{facts.height}, which {size_in} does not become"
+    if video.frames is not None and video.frames != facts.frames:
+        return f"side information is for {facts.frames} frames, the file has {video.frames}"
+    return ""
+
+
+def _warn(source: str, reason: str) -> None:
+    warnings.warn(f"{source}: {reason}; restored without", FovealWarning, stacklevel=4)
+
+
+# --- frames ---
+
+
+class Run:
+    """One video on its way. ``done``: frames that are written, in all parts."""
+
+    def __init__(
+        self, reader: Reader, plan: Plan, parts: Parts, settings: EncoderSettings, progress: Progress | None
+    ) -> None:
+        self.reader, self.plan, self.parts, self.settings, self.progress = reader, plan, parts, settings, progress
+        rate = frame_rate(reader.format)
+        self.total = reader.format.frames or (round(reader.format.seconds * rate) if reader.format.seconds else None)
+        self.done = 0
+        self.reused = 0.0
+
+    def go(self, interrupted: threading.Event) -> None:
+        """Restore all frames, or until interrupted: then KeyboardInterrupt, with the parts kept."""
+        self.done = behind = self.parts.frames()
+        seen, writer = 0, None
+        try:
+            for number, frame in enumerate(self.reader):
+                if number == 0:
+                    restorer, video = self._begin(frame.planes)
+                seen += 1
+                if number < behind - behind % GROUP:
+                    continue
+                planes = self._restored(restorer, number, frame.planes)
+                self.reused = restorer.reused
+                if number < behind:
+                    continue
+                writer = writer or self.parts.writer(video, self.settings)
+                writer.write(replace(frame, planes=planes))
+                self._tell()
+                if interrupted.is_set():
+                    break
+            if writer:
+                writer.close()
+        except BaseException:
+            if writer:
+                writer.abort()
+            raise
+        if seen < behind:
+            raise InputError(f"the parts hold {behind} frames, the input has {seen}; they are not of the same video")
+        if interrupted.is_set():
+            raise KeyboardInterrupt(f"{self.done} frames are done; resume goes on behind them")
+        self.parts.join()
+
+    def _begin(self, first: Planes) -> tuple[Restorer, VideoFormat]:
+        """The restorer and the format of the output, once the first frame tells whether side information is for it."""
+        plan, video = self.plan, self.reader.format
+        if plan.side and plan.side.facts.check != check_of(first):
+            self._drop("side information is of another clip, or this one was coded anew")
+        width, height = plan.size(video)
+        found = replace(video, width=width, height=height, bits_per_second=None)
+        self.parts.check(found, self.settings)
+        place = video.chroma_location
+        return Restorer.for_model(plan.model, plan.scale, width, height, video.bits, plan.quality(), place), found
+
+    def _restored(self, restorer: Restorer, number: int, planes: Planes) -> Planes:
+        if self.plan.side and number >= self.plan.side.facts.frames:
+            self._drop(f"side information ends at frame {number}")
+        if self.plan.side is None:
+            return restorer.restore(planes)
+        blend, gains = self.plan.side.frame(number)
+        return restorer.restore(planes, blend=blend, gains=gains)
+
+    def _drop(self, reason: str) -> None:
+        warnings.warn(f"{reason}; restored without", FovealWarning, stacklevel=5)
+        self.plan.side, self.plan.reason = None, reason
+
+    def _tell(self) -> None:
+        self.done += 1
+        if self.progress:
+            self.progress(self.done, None if self.total is None else max(self.total, self.done))
+
+
+# --- files ---
+
+
+class Parts:
+    """The output, and the parts of it that there are until it is whole. Pipes and y4m have no parts to resume from."""
+
+    def __init__(self, out: str | Path, source: str, resume: bool) -> None:
+        self.out, self.source, self.pipe = Path(out), source, str(out) == "-"
+        whole = self.pipe or self.out.suffix == ".y4m"
+        if whole and resume:
+            raise InputError(f"{out}: y4m cannot be resumed; write .mkv, .mp4 or .mov")
+        if not self.pipe and source != "-" and self.out.exists() and self.out.samefile(source):
+            raise InputError(f"{out}: is the input; choose another name")
+        self.names: list[Path] = []
+        while not whole and self._name().exists():
+            self.names.append(self._name())
+        if self.names and not resume:
+            raise InputError(f"{self.names[0]} is left of an interrupted run: go on with --resume, or remove it")
+
+    def _name(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.part-{len(self.names):03d}{self.out.suffix}")
+
+    def frames(self) -> int:
+        """Frames in all parts that are there."""
+        return sum(_counted(name) for name in self.names)
+
+    def check(self, video: VideoFormat, settings: EncoderSettings) -> None:
+        """InputError when the parts that are there cannot be joined with what comes: size or codec are others."""
+        for name in self.names:
+            with copying.opened(name) as part:
+                context = copying.main_stream(part).codec_context
+                found = context.width, context.height, context.codec.canonical_name
+            wanted = video.width, video.height, _CODED[settings.codec]
+            if any(abs(a - b) > 1 for a, b in zip(found[:2], wanted[:2], strict=True)) or found[2] != wanted[2]:
+                was, now = ("x".join(map(str, x[:2])) + f" {x[2]}" for x in (found, wanted))
+                raise InputError(f"{name}: is {was}, the rest would be {now}; resume as it began, or remove it")
+
+    def writer(self, video: VideoFormat, settings: EncoderSettings) -> Writer:
+        """For the next part; the first takes everything beside the pictures along."""
+        if self.pipe:
+            return Writer("-", video, settings)
+        name = self._name()
+        first = not self.names
+        self.names.append(name)
+        return Writer(name, video, settings, copy_from=self.source if first and self.source != "-" else None)
+
+    def join(self) -> None:
+        """Make the output of the parts."""
+        if self.pipe:
+            return
+        if len(self.names) == 1:
+            copying.replace(self.names[0], self.out)
+            return
+        copying.concat(self.names, self.out, copy_from=None if self.source == "-" else self.source)
+        for name in self.names:
+            name.unlink()
+
+
+_CODED = {"svtav1": "av1", "x265": "hevc", "x264": "h264", "ffv1": "ffv1"}
+
+
+def _counted(path: Path) -> int:
+    """Pictures in a file, by its packets."""
+    with copying.opened(path) as part:
+        stream = copying.main_stream(part)
+        return 0 if stream is None else sum(packet.size > 0 for packet in part.demux(stream))
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that a frame is not torn; the second one interrupts at once. Only the main
+    thread gets signals: in others the event is never set."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def first(number: int, frame: FrameType | None) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, first) or signal.default_int_handler
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,235 @@
+"""The sender's side: a video made small, coded by a real codec, with all that goes with it, and the side information.
+
+Pictures pass one at a time, so memory does not grow with the length. The finished file takes its place at the end, with
+its side information in it; an error or Ctrl-C before that leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveal.errors import CorruptError, FovealWarning, InputError, UnknownModelError, UnsupportedVideoError
+from foveal.video import copying, sidecar
+from foveal.video.attention_sr import SIZES, load_weights
+from foveal.video.basecodec import EncoderSettings, frame_rate
+from foveal.video.blend import SideWriter, measure
+from foveal.video.choice import SCALES, Choice, Receiver, Show, choose, name, shrink, small_size
+from foveal.video.frames import Reader
+from foveal.video.mux import Writer
+from foveal.video.restorer import Parts, Restorer, mode_of, weights_id
+from foveal.video.sampling import at_bits
+from foveal.video.sidecode import BLOCK, WEIGHTS, Facts
+from foveal.video.types import Frame, Plane, Planes, VideoFormat
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What was done. ``crf``: as given to the encoder, None for a bitrate. ``bytes``: of the file, ``side_bytes`` of them
+    side information. ``gain_db``: luma PSNR that the network brings over plain resampling, None without side information.
+    """
+
+    scale: float
+    why: str
+    codec: str
+    crf: float | None
+    bytes: int
+    side_bytes: int
+    frames: int
+    seconds: float
+    gain_db: float | None
+
+
+@dataclass
+class Steps:
+    """Frames done, of those to do in all passes, told to whoever asked."""
+
+    tell: Progress | None
+    total: int | None
+    done: int = 0
+
+    def step(self) -> None:
+        """One more frame of one pass."""
+        self.done += 1
+        if self.tell:
+            self.tell(self.done, None if self.total is None else max(self.total, self.done))
+
+
+def send(
+    source: str | Path,
+    out: str | Path,
+    settings: EncoderSettings,
+    *,
+    scale: Literal["auto"] | float = "auto",
+    target_vmaf: float | None = None,
+    model: str = "s",
+    side_information: bool = True,
+    progress: Progress | None = None,
+) -> EncodeReport:
+    """Code the video ``source`` into the file ``out``, as ``foveal.video.encode`` describes it."""
+    began, source, out = time.monotonic(), str(source), Path(out)
+    _refuse(source, out, settings, scale, target_vmaf)
+    if source == "-" and side_information:
+        warnings.warn("standard input is read once: no side information", FovealWarning, stacklevel=3)
+        side_information = False
+    asked = side_information or scale == "auto" or target_vmaf is not None
+    network = _usable(model) if asked else None
+    told = side_information and network is not None
+    with Reader(source) as reader:
+        video = reader.format
+        choice = _choose(source, video, settings, scale, target_vmaf, _receiver(video, network, told))
+        steps = Steps(progress, _expected(video, 1 + told))
+        side = Side(source, choice, model, steps) if told else None
+        frames = _code(reader, source, out, choice, steps, side)
+    return EncodeReport(
+        choice.scale, choice.why, settings.codec, choice.settings.used_crf, out.stat().st_size,
+        side.bytes if side else 0, frames, time.monotonic() - began, side.gain_db if side else None,
+    )  # fmt: skip
+
+
+def _refuse(source: str, out: Path, settings: EncoderSettings, scale: object, target_vmaf: float | None) -> None:
+    """InputError for what cannot be meant."""
+    if scale != "auto" and scale not in SCALES:
+        raise InputError(f"scale {scale!r}: auto, 1, 1.5 or 2")
+    if out.suffix.lower() not in copying.SUFFIXES:
+        raise UnsupportedVideoError(f"{out}: encode writes {', '.join(copying.SUFFIXES)}")
+    if source != "-" and out.exists() and Path(source).exists() and out.samefile(source):
+        raise InputError(f"{out}: is the input; choose another name")
+    if source == "-" and (scale == "auto" or target_vmaf is not None):
+        raise InputError(
+            "standard input is read once and cannot be probed: give --scale 1, 1.5 or 2, and a crf or bitrate"
+        )
+    if target_vmaf is not None and (settings.crf is not None or settings.bitrate is not None):
+        raise InputError("crf, bitrate and target-vmaf: give one of the three")
+    if target_vmaf is not None and not 0 < target_vmaf <= 100:
+        raise InputError(f"target-vmaf {target_vmaf:g}: above 0, at most 100")
+
+
+def _choose(
+    source: str,
+    video: VideoFormat,
+    settings: EncoderSettings,
+    scale: Literal["auto"] | float,
+    target_vmaf: float | None,
+    receiver: Receiver,
+) -> Choice:
+    if scale != "auto" and target_vmaf is None:
+        return Choice(float(scale), settings, f"{name(float(scale))}: as asked for")
+    scales = SCALES if scale == "auto" else (float(scale),)
+    return choose(source, video, settings, receiver, scales, target_vmaf)
+
+
+def _receiver(video: VideoFormat, model: str | None, side_information: bool) -> Receiver:
+    """What a receiver with ``model`` makes of the probes; None: one that resamples alone."""
+
+    def receiver(scale: float, settings: EncoderSettings) -> Show:
+        bits, network = settings.bits or video.bits, model and load_weights(model, mode_of(scale))
+        restorer = Restorer(
+            network or None, scale, video.width, video.height, bits, settings.quality,
+            chroma_location=video.chroma_location,
+        )  # fmt: skip
+
+        def show(small: Planes, original: Planes) -> Planes:
+            parts = restorer.parts(small)
+            return _shown(parts, best_blend(at_bits(original, bits), parts) if side_information else None, bits)
+
+        return show
+
+    return receiver
+
+
+def best_blend(original: Planes, parts: Parts) -> NDArray[np.float32]:
+    """The weight of the residual with the least error of luma, for each block: (rows, columns)."""
+    sums = measure(original, parts)
+    along, size = sums.er[:4].sum(0)[..., None], sums.rr[:4].sum(0)[..., None]
+    found: NDArray[np.float32] = WEIGHTS[np.argmin(WEIGHTS**2 * size - 2 * WEIGHTS * along, -1)]
+    return found
+
+
+def _shown(parts: Parts, blend: NDArray[np.float32] | None, bits: int) -> Planes:
+    """The parts added up, luma at least: neither squared error nor VMAF looks at chroma, which stays plain."""
+    height, width = parts.y.shape
+    _, rows, columns = parts.residual.shape
+    luma = parts.residual[:4].reshape(2, 2, rows, columns).transpose(2, 0, 3, 1).reshape(2 * rows, 2 * columns)
+    luma = luma[:height, :width]
+    if blend is not None:
+        luma = luma * blend.repeat(BLOCK, 0).repeat(BLOCK, 1)[:height, :width]
+    return Planes(*(_rounded(p, bits) for p in (parts.y + luma, parts.u, parts.v)))
+
+
+def _rounded(plane: NDArray[np.float32], bits: int) -> Plane:
+    whole = np.rint(plane).clip(0, 255 if bits == 8 else 1023)
+    return whole.astype(np.uint8) if bits == 8 else whole.astype(np.uint16)
+
+
+def _usable(model: str) -> str | None:
+    """``model``, or None with a warning when it was not trained yet. UnknownModelError for one that there never is."""
+    try:
+        weights_id(model)
+    except UnknownModelError as fault:
+        if model not in SIZES:
+            raise
+        warnings.warn(f"{fault}; coded for plain resampling, without side information", FovealWarning, stacklevel=4)
+        return None
+    return model
+
+
+class Side:
+    """Side information of a coded file, measured against its source and put into it. ``bytes``, ``gain_db``: of it."""
+
+    def __init__(self, source: str, choice: Choice, model: str, steps: Steps) -> None:
+        self.source, self.choice, self.model, self.steps = source, choice, model, steps
+        self.bytes, self.gain_db = 0, 0.0
+
+    def put(self, coded: Path) -> None:
+        """Decode the finished file, restore it with the original at hand, and put what that tells into it."""
+        scale, settings, count = self.choice.scale, self.choice.settings, 0
+        with Reader(self.source, quiet=True) as originals, Reader(coded) as smalls:
+            size = originals.format.width, originals.format.height
+            bits, place = smalls.format.bits, smalls.format.chroma_location
+            facts = Facts(
+                scale, settings.codec, settings.used_crf, "lanczos", self.model, weights_id(self.model), *size
+            )
+            restorer = Restorer.for_model(self.model, scale, *size, bits, settings.quality, place)
+            writer = SideWriter(facts, 8 * copying.coded_bytes(coded) / max(1, self.steps.done))
+            for original, small in zip(originals, smalls, strict=False):
+                writer.add(at_bits(original.planes, bits), restorer, small.planes)
+                count += 1
+                self.steps.step()
+        if 2 * count != self.steps.done:
+            coded_frames = self.steps.done - count
+            raise CorruptError(
+                f"{self.source}: {coded_frames} frames were coded, {count} come back; try --no-side-info"
+            )
+        data = writer.finish()
+        sidecar.put(coded, data)
+        self.bytes, self.gain_db = len(data), writer.gain_db
+
+
+def _code(reader: Reader, source: str, out: Path, choice: Choice, steps: Steps, side: Side | None) -> int:
+    """Read, shrink, write, and describe what was written; how many pictures there were."""
+    video, count = reader.format, 0
+    width, height = small_size(video.width, video.height, choice.scale)
+    small, finishing = replace(video, width=width, height=height), side.put if side else None
+    with Writer(out, small, choice.settings, copy_from=source, finishing=finishing) as writer:
+        for frame in reader:
+            planes = shrink(frame.planes, choice.scale, video.chroma_location)
+            writer.write(Frame(planes, frame.pts, frame.duration, frame.key))
+            count += 1
+            steps.step()
+    return count
+
+
+def _expected(video: VideoFormat, passes: int) -> int | None:
+    """Frames of all passes, as far as the file tells."""
+    told = video.frames or (round(video.seconds * frame_rate(video)) if video.seconds else None)
+    return told and told * passes

@@ -1,0 +1,62 @@
+"""What the video rooms hand one another: pictures as planes, frames with their time, and how a video is described."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Planes:
+    """One 4:2:0 picture: y (H, W), u and v (ceil(H/2), ceil(W/2)); uint8, or uint16 holding 10 bits (0..1023)."""
+
+    y: Plane
+    u: Plane
+    v: Plane
+
+    @property
+    def bits(self) -> int:
+        """8 or 10."""
+        return 8 if self.y.dtype == np.uint8 else 10
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture and its time, in units of its video's ``time_base``. ``key``: decodable without others."""
+
+    planes: Planes
+    pts: int
+    duration: int = 0
+    key: bool = False
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """What a video stream says of itself. Colour values are the code points of ITU-T H.273 (2 = unspecified).
+
+    ``rotation``: degrees counter-clockwise as the display matrix says; it is carried along, never applied.
+    ``aspect``: sample aspect ratio. ``rate``: average frames per second, None if unknown. ``frames``, ``seconds``: None if
+    unknown. ``bits_per_second``: of the coded stream, None if unknown.
+    """
+
+    width: int
+    height: int
+    bits: int
+    time_base: Fraction
+    rate: Fraction | None = None
+    full_range: bool = False
+    matrix: int = 2
+    primaries: int = 2
+    transfer: int = 2
+    chroma_location: int = 0
+    aspect: Fraction = Fraction(1)
+    rotation: int = 0
+    codec: str = ""
+    frames: int | None = None
+    seconds: float | None = None
+    bits_per_second: float | None = None

@@ -1,0 +1,213 @@
+"""Training of the restoration network on a few pairs: losses, the loop, its restarts, evaluation and export."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from foveal.errors import InputError
+from foveal.train import checkpoint, video_export, video_loop, video_pairs
+from foveal.train.video_evaluate import band, gains, psnr_y, table
+from foveal.train.video_losses import charbonnier, loss, ms_ssim, plain, restored, told
+from foveal.video import attention_sr
+from foveal.video.attention_sr import SIZES, AttentionSR, network_input, quality_plane
+
+TINY = {"steps": 2, "batch": 4, "crop": 16, "threads": 1}
+
+
+@pytest.fixture
+def pool(pairs, tmp_path):
+    path = tmp_path / "pool.safetensors"
+    video_pairs.save(path, pairs)
+    return path
+
+
+def run(pool, out, **more):
+    return video_loop.train(pool.parent, out, pool=pool, **{**TINY, **more})
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_losses_are_zero_for_equal_pictures_and_grow():
+    x = torch.rand(2, 1, 40, 40)
+    planes = (x, x[..., ::2, ::2], x[..., 1::2, ::2])
+    assert loss(planes, planes, True).item() == pytest.approx(0, abs=1e-6)
+    assert ms_ssim(x, x).item() == pytest.approx(1, abs=1e-5)
+    noisy = [(x + s * torch.randn_like(x)).clamp(0, 1) for s in (0.05, 0.2)]
+    assert 1 > ms_ssim(noisy[0], x) > ms_ssim(noisy[1], x) > 0
+    assert charbonnier(x, x + 0.1).item() == pytest.approx(0.0744, abs=1e-3)
+    worse = (noisy[0], *planes[1:])
+    assert loss(worse, planes, True) > loss(worse, planes, False) > 0
+
+
+@pytest.mark.parametrize("mode", ["x2", "x1"])
+def test_an_untrained_network_is_plain_lanczos(pairs, mode):
+    batch = next(video_pairs.batches(pairs[f"train.{mode}"], 4, 16, np.random.default_rng(0)))
+    shown = restored(AttentionSR(SIZES["s"], mode), batch, batch.quality, True)
+    for a, b in zip(shown, plain(batch.y, batch.u, batch.v, mode), strict=True):
+        assert (a == b).all()
+
+
+def test_channel_attention_pools_over_groups(pairs):
+    """A group is pooled as one picture: the same as the network on all crops side by side, away from their seams."""
+    made = pairs["train.x2"]
+    torch.manual_seed(0)
+    network = AttentionSR(SIZES["s"], "x2").eval()
+    torch.nn.init.normal_(network.end.weight, 0, 0.1)
+    batch = next(b for b in video_pairs.batches(made, 4, 32, np.random.default_rng(0)) if b.group == 4)
+    with torch.no_grad():
+        _, u, _ = restored(network, batch, batch.quality, False)
+        start = plain(batch.y, batch.u, batch.v, "x2")
+        inputs = network_input(batch.y, start[1], start[2], batch.quality, "x2")
+        pooled = network.attention_pool(torch.cat(list(network.features(inputs)), -1)[None])
+        alone = network(inputs[2:3], pooled)
+    assert torch.allclose(u[2] - start[1][2], alone[0, 4:5], atol=1e-5) and (u[2] != start[1][2]).any()
+
+
+def test_quality_is_told_or_forgotten_by_groups():
+    """Unknown is -1; what was enlarged from two thirds is 2 higher, as in the receiver."""
+    torch.manual_seed(0)
+    none = torch.zeros(0)
+    scale = torch.tensor([1.0, 1.5]).repeat_interleave(200)
+    batch = video_pairs.Batch(none, none, none, (none, none, none), torch.full((400,), 0.5), scale, 4)
+    groups = told(batch, 0.3).view(-1, 4)
+    assert (groups == groups[:, :1]).all()
+    for part, enlarged in ((groups[:50, 0], 1.0), (groups[50:, 0], 1.5)):
+        known, unknown = quality_plane(0.5, enlarged), quality_plane(None, enlarged)
+        assert set(part.tolist()) == {known, unknown} and 5 < (part == unknown).sum() < 25
+    assert [quality_plane(None, s) for s in (1, 1.5, 2)] == [-1, 1, -1]
+
+
+def test_gains_are_counted_for_each_codec_and_band(pairs):
+    made = pairs["train.x2"]
+    network = AttentionSR(SIZES["s"], "x2").train()
+    found = gains(network, made)
+    assert network.training and found.shape == (24, 3) and (found[:, 0] == found[:, 1]).all()
+    rows = table(found, made)
+    assert rows["all"][0] == 24 and rows["all"][2:] == [0, 0]
+    assert sum(rows[c.name][0] for c in video_pairs.CODERS if c.name in rows) == 24
+    assert sum(row[0] for name, row in rows.items() if name.endswith("crf")) == 24
+    assert rows["scale 2"] == rows["all"]
+    assert [band(crf, 0) for crf in (18, 26, 27, 34, 35, 42)] == [0, 0, 1, 1, 2, 2]
+    assert psnr_y(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 1.0)).item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["x2", "x1"])
+def test_training_undoes_what_was_done(pairs, tmp_path, mode):
+    """Inputs that are 12 levels too dark are brightened after few steps, on pairs not trained on too."""
+    dark = {k: dataclasses.replace(p, y=(p.y.clamp(28, 220) - 12)) for k, p in pairs.items()}
+    video_pairs.save(tmp_path / "dark.safetensors", dark)
+    out = run(tmp_path / "dark.safetensors", tmp_path / "a.sft", mode=mode, steps=60, lr=4e-3, log=tmp_path / "log")
+    network, facts = video_export.restore_checkpoint(out)
+    assert facts["steps"] == 60 and facts["pixels"] == 60 * 4 * 32 * 32 and facts["mode"] == network.mode == mode
+    for part in ("train", "held"):
+        before, after, _ = gains(network, dark[f"{part}.{mode}"]).mean(0).tolist()
+        assert after > before + 2
+
+
+def test_the_loop_logs_and_restarts(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_loop, "LOG_EVERY", 1)
+    monkeypatch.setattr(video_loop, "SAVE_EVERY", 2)
+    out, log = tmp_path / "a.sft", tmp_path / "log.jsonl"
+    assert run(pool, out, log=log) == out
+    begun, *rows = rows_of(log)
+    assert begun["size"] == "s" and begun["mode"] == "x2" and begun["start"] == 0 and begun["pairs"] == 24
+    assert [r["step"] for r in rows] == [1, 2, 2, 2] and rows[-1]["final"] and rows[-1]["gain_db"]["all"][0] == 2
+    assert all(r["skipped"] == 0 and r["loss"] > 0 for r in rows[:2])
+    first = checkpoint.load(out, AttentionSR(SIZES["s"], "x2"))
+    run(pool, out, weights=out, log=log, steps=1)
+    again = checkpoint.load(out, AttentionSR(SIZES["s"], "x2"))
+    assert (first["steps"], again["steps"]) == (2, 3)
+
+
+def test_statistics_are_frozen_late(pool, tmp_path, monkeypatch):
+    counts = []
+    monkeypatch.setattr(video_loop, "WARMUP", 1)
+    kept = video_loop.Average.update
+
+    def spy(average, network, step):
+        counts.append(int(network.blocks[0].norms[0].num_batches_tracked))
+        kept(average, network, step)
+
+    monkeypatch.setattr(video_loop.Average, "update", spy)
+    run(pool, tmp_path / "a.sft", steps=8)
+    assert counts == [1, 2, 3, 4, 5, 6, 6, 6]
+
+
+def test_steps_that_are_not_finite_are_skipped(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_loop, "LOG_EVERY", 1)
+    monkeypatch.setattr(video_loop, "loss", lambda *a: loss(*a) * float("nan"))
+    run(pool, tmp_path / "a.sft", log=tmp_path / "log.jsonl", steps=1)
+    assert rows_of(tmp_path / "log.jsonl")[1]["skipped"] == 1
+    network, _ = video_export.restore_checkpoint(tmp_path / "a.sft")
+    assert not network.end.weight.any()
+
+
+def test_interrupting_keeps_what_was_learned(pool, tmp_path, monkeypatch):
+    def interrupted(*a):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video_loop, "loss", interrupted)
+    run(pool, tmp_path / "a.sft", log=tmp_path / "log.jsonl")
+    assert any(r.get("interrupted") for r in rows_of(tmp_path / "log.jsonl"))
+    assert video_export.restore_checkpoint(tmp_path / "a.sft")[1]["steps"] == 0
+
+
+def test_the_pool_is_made_once_from_a_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_pairs, "SIDE", 128)
+    monkeypatch.setattr(video_pairs, "FRAMES", 3)
+    monkeypatch.setattr(video_loop, "SMALLEST", 32)
+    pool = tmp_path / "pool.safetensors"
+    video_loop.train(folder, tmp_path / "a.sft", pool=pool, pairs=4, log=tmp_path / "log.jsonl", **TINY)
+    made = pool.read_bytes()
+    assert set(video_pairs.load(pool)) == {"train.x2", "train.x1", "held.x2", "held.x1"}
+    video_loop.train(tmp_path / "not read", tmp_path / "a.sft", pool=pool, log=tmp_path / "log.jsonl", **TINY)
+    assert pool.read_bytes() == made
+
+
+@pytest.mark.parametrize(
+    "bad", [{"size": "xl"}, {"mode": "x3"}, {"crop": 15}, {"crop": 8}, {"batch": 0}, {"steps": -1}, {"minutes": 0}]
+)
+def test_bad_options_are_named(pool, tmp_path, bad):
+    with pytest.raises(InputError, match=next(iter(bad))):
+        run(pool, tmp_path / "a.sft", **bad)
+    assert not (tmp_path / "a.sft").exists()
+
+
+def test_the_rate_warms_up_and_falls_to_zero():
+    rates = [video_loop.rate(n / 1000, n, 1.0) for n in range(1001)]
+    assert rates[0] < 0.02 and max(rates) > 0.9 and rates[-1] == pytest.approx(0, abs=1e-6)
+
+
+def test_both_modes_are_published_into_one_file(pool, tmp_path, monkeypatch):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    monkeypatch.setattr(attention_sr, "WEIGHTS", weights)
+    attention_sr.load_weights.cache_clear()
+    half, same = (run(pool, tmp_path / f"{m}.sft", mode=m, log=tmp_path / "log.jsonl") for m in ("x2", "x1"))
+    assert "x2, " in video_export.publish([half])
+    first = attention_sr.load_weights("s", "x2")
+    assert "x1, x2" in video_export.publish([same])
+    assert [p.name for p in weights.iterdir()] == ["video-s.safetensors"]
+    x = torch.randn(1, 4, 8, 8)
+    assert (attention_sr.load_weights("s", "x2")(x) == first(x)).all()
+    trained, _ = video_export.restore_checkpoint(half)
+    assert torch.allclose(first(x), trained.eval()(x), atol=2e-3)
+    assert attention_sr.load_weights("s", "x1").mode == "x1"
+    attention_sr.load_weights.cache_clear()
+
+
+def test_checkpoints_that_do_not_belong_together_are_refused(pool, tmp_path):
+    half = run(pool, tmp_path / "a.sft", log=tmp_path / "log.jsonl")
+    with pytest.raises(InputError, match="one of each mode"):
+        video_export.publish([half, half], tmp_path / "w.safetensors")
+    (tmp_path / "other.sft").write_bytes(b"something else")
+    with pytest.raises(InputError, match="not a training checkpoint"):
+        video_export.publish([tmp_path / "other.sft"])
+    checkpoint.save(tmp_path / "image.sft", {"x": torch.zeros(1)}, {"size": "s"})
+    with pytest.raises(InputError, match="restoration network"):
+        video_export.publish([tmp_path / "image.sft"])

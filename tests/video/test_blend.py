@@ -1,0 +1,204 @@
+"""What the sender tells the receiver: never worse than plain, worth its bits, within its limit."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import video_clips as made
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foveal.errors import InputError
+from foveal.video import blend
+from foveal.video.blend import Facts, SideReader, SideWriter, Sums
+from foveal.video.types import Planes
+
+WIDTH, HEIGHT = 200, 130
+FACTS = Facts(2.0, "x264", 30.0, "lanczos", "s", bytes(8), WIDTH, HEIGHT)
+
+
+class Parts(NamedTuple):
+    y: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+    residual: np.ndarray
+
+
+class Fake:
+    """Stands for a Restorer: plain is the original minus an error of which the residual is ``share``, plus noise."""
+
+    def __init__(
+        self, originals: list[Planes], share: float, noise: float, bad: tuple[slice, slice] | None = None
+    ) -> None:
+        self.rng, self.waiting = np.random.default_rng(0), list(originals)
+        self.share, self.noise, self.bad = share, noise, bad
+        self.told: list[Parts] = []
+
+    def parts(self, planes: Planes) -> Parts:
+        original = self.waiting.pop(0)
+        rows, columns = original.u.shape
+        error = self.rng.normal(0, 6, (6, rows, columns)).astype(np.float32)
+        residual = self.share * error + self.rng.normal(0, self.noise, error.shape).astype(np.float32)
+        if self.bad is not None:
+            residual[(slice(None), *self.bad)] *= -1
+        y = original.y.astype(np.float32)
+        for i in range(4):
+            part = y[i // 2 :: 2, i % 2 :: 2]
+            part -= error[i, : part.shape[0], : part.shape[1]]
+        self.told.append(Parts(y, original.u - error[4], original.v - error[5], residual))
+        return self.told[-1]
+
+
+def restored(parts: Parts, weights: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Luma before rounding, plain and restored, as docs/video-side-information.md has it."""
+    out = parts.y.copy()
+    rows, columns = parts.u.shape
+    spread = weights.repeat(32, 0).repeat(32, 1)[:rows, :columns]
+    for i in range(4):
+        part = out[i // 2 :: 2, i % 2 :: 2]
+        part += (gains[i] * spread * parts.residual[i])[: part.shape[0], : part.shape[1]]
+    return parts.y, out
+
+
+def run(fake: Fake, originals: list[Planes], bits: float | None = None) -> tuple[bytes, SideWriter]:
+    writer = SideWriter(FACTS, bits)
+    for original in originals:
+        writer.add(original, fake, made.planes(0, 100, 66))
+    return writer.finish(), writer
+
+
+def luma_errors(data: bytes, fake: Fake, originals: list[Planes]) -> tuple[float, float]:
+    reader, errors = SideReader(data), np.zeros(2)
+    for number, (parts, original) in enumerate(zip(fake.told, originals, strict=True)):
+        errors += [np.square(original.y - x).sum(dtype=np.float64) for x in restored(parts, *reader.frame(number))]
+    return float(errors[0]), float(errors[1])
+
+
+@pytest.mark.parametrize("size", [(200, 130), (63, 65), (129, 127)])
+def test_sums_are_over_blocks(size: tuple[int, int]) -> None:
+    original = made.planes(1, *size)
+    fake = Fake([original], 0.7, 1)
+    sums = blend.measure(original, fake.parts(original))
+    parts = fake.told[0]
+    rows, columns = -(-size[1] // 64), -(-size[0] // 64)
+    assert sums.ee.shape == (6, rows, columns)
+    for r, c in itertools.product(range(rows), range(columns)):
+        at, fine = np.s_[64 * r : 64 * r + 64, 64 * c : 64 * c + 64], np.s_[32 * r : 32 * r + 32, 32 * c : 32 * c + 32]
+        gap = (original.y - parts.y)[at]
+        for i in range(4):
+            e = gap[i // 2 :: 2, i % 2 :: 2].astype(np.float64)
+            res = parts.residual[i][fine][: e.shape[0], : e.shape[1]].astype(np.float64)
+            assert np.allclose([sums.ee[i, r, c], sums.er[i, r, c], sums.rr[i, r, c]],
+                               [(e * e).sum(), (e * res).sum(), (res * res).sum()], rtol=1e-4, atol=1e-2)  # fmt: skip
+        e, res = (original.v - parts.v)[fine].astype(np.float64), parts.residual[5][fine]
+        assert np.isclose(sums.er[5, r, c], (e * res).sum(), rtol=1e-4, atol=1e-2)
+
+
+def random_sums(seed: int, frames: int = 6, blocks: tuple[int, int] = (2, 3)) -> Sums:
+    rng = np.random.default_rng(seed)
+    e, r = rng.normal(0, 3, (2, frames, 6, *blocks, 50))
+    r = r * rng.gamma(1, 1, (frames, 6, *blocks, 1)) + rng.normal(0.3, 0.5, (frames, 1, *blocks, 1)) * e
+    return Sums((e * e).sum(-1), (e * r).sum(-1), (r * r).sum(-1))
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30)
+def test_scales_are_the_best_of_their_steps(seed: int) -> None:
+    sums = random_sums(seed)
+    weights = blend.WEIGHTS[np.random.default_rng(seed).integers(0, 4, (6, 2, 3))].astype(float)
+    for plane, gain in enumerate(blend.best_gains(sums, weights)):
+        ee, er, rr = (x[:, plane] for x in sums)
+        errors = [(ee - 2 * weights * g / 32 * er + (weights * g / 32) ** 2 * rr).sum() for g in range(64)]
+        assert errors[gain] <= min(errors) * (1 + 1e-9)
+
+
+def test_paths_through_time_are_the_cheapest() -> None:
+    rng = np.random.default_rng(0)
+    cost, before = rng.random((4, 1, 2, 4)) * 30, np.array([[2, 0]], np.uint8)
+    path = blend.smoothest(cost, before, 2.0)
+
+    def total(block: int, steps: tuple[int, ...]) -> float:
+        bits = sum(blend.STAY if a == b else blend.CHANGE for a, b in itertools.pairwise((before[0, block], *steps)))
+        return 2.0 * bits + sum(cost[t, 0, block, k] for t, k in enumerate(steps))
+
+    for block in range(2):
+        best = min(total(block, steps) for steps in itertools.product(range(4), repeat=4))
+        assert np.isclose(total(block, tuple(path[:, 0, block])), best)
+
+
+@given(st.integers(0, 10**6), st.floats(0, 100))
+@settings(max_examples=30)
+def test_no_plane_of_a_group_is_worse_than_plain(seed: int, price: float) -> None:
+    sums = random_sums(seed)
+    path, gains = blend.choose(sums, np.full((2, 3), 2, np.uint8), price)
+    scale = blend.WEIGHTS[path][:, None] * np.array(gains)[:, None, None] / 32
+    error = sums.ee - 2 * scale * sums.er + scale**2 * sums.rr
+    over = (0, 2, 3)
+    assert (error.sum(over) <= sums.ee.sum(over) * (1 + 1e-9)).all()
+
+
+def test_bits_buy_error_and_are_not_spent_on_noise() -> None:
+    sums, before = random_sums(3, 20), np.full((2, 3), 2, np.uint8)
+    paths = [blend.choose(sums, before, price)[0] for price in (0.0, 3.0, 1e9)]
+    moves = [int((np.diff(path, axis=0, prepend=before[None]) != 0).sum()) for path in paths]
+    assert moves[0] > moves[1] >= moves[2] == 0
+
+
+def test_what_the_network_spoils_is_left_plain_and_the_rest_restored() -> None:
+    originals = [made.planes(i, WIDTH, HEIGHT) for i in range(6)]
+    spoilt = (slice(32, 64), slice(0, 32))
+    fake = Fake(originals, 0.8, 1, spoilt)
+    data, writer = run(fake, originals)
+    weights, gains = SideReader(data).frame(5)
+    assert weights[1, 0] == 0 and (np.delete(weights.ravel(), 4) > 0).all()
+    plain, better = luma_errors(data, fake, originals)
+    assert better < 0.3 * plain
+    assert np.isclose(writer.gain_db, 10 * np.log10(plain / better), atol=0.01)
+    assert (gains[:4] > 0.8).all()
+
+
+def test_a_network_that_only_harms_is_not_worse_than_plain() -> None:
+    originals = [made.planes(i, WIDTH, HEIGHT) for i in range(4)]
+    fake = Fake(originals, -0.5, 5)
+    data, writer = run(fake, originals)
+    plain, after = luma_errors(data, fake, originals)
+    assert after <= plain * (1 + 1e-6) and writer.gain_db >= 0
+
+
+@pytest.mark.parametrize("noise", [1.0, 12.0])
+def test_it_stays_under_4_kbit_per_second_of_720p25(noise: float) -> None:
+    """Sums of 12 x 20 blocks whose best weights jump about, which only the limit keeps from being told."""
+    facts, rng = Facts(2.0, "x264", 30.0, "lanczos", "s", bytes(8), 1280, 720), np.random.default_rng(0)
+    writer = SideWriter(facts, bits_per_frame=1e9)  # at that rate any bit of side information would pay
+    for _ in range(150):
+        rr = rng.gamma(2, 2000, (6, *facts.blocks))
+        er = rr * (0.8 + noise / 5 * rng.normal(0, 1, facts.blocks))
+        writer._group.append(Sums(rr * 8, er, rr))
+        writer._frames += 1
+        if len(writer._group) == blend.GROUP:
+            writer._close_group()
+    size = len(writer.finish())
+    assert size * 8 * 25 / 150 <= 4000
+    assert writer.gain_db > 0.3
+
+
+def test_a_bit_is_worth_less_where_the_video_has_few() -> None:
+    originals = [made.planes(i, WIDTH, HEIGHT) for i in range(5)]
+    sizes = [len(run(Fake(originals, 0.4, 6), originals, bits)[0]) for bits in (1e7, 100.0)]
+    assert sizes[0] > sizes[1]
+
+
+def test_groups_and_an_exact_copy() -> None:
+    originals = [made.planes(i % 3, WIDTH, HEIGHT) for i in range(blend.GROUP + 2)]
+    fake = Fake(originals, 0.5, 1)
+    reader = SideReader(run(fake, originals)[0])
+    assert reader.facts.frames == blend.GROUP + 2
+    assert reader.facts.check == blend.check_of(made.planes(0, 100, 66))
+    assert reader.frame(blend.GROUP + 1)[0].shape == (3, 4)
+    silent = SideWriter(FACTS)
+    assert silent.gain_db == 0
+    with pytest.raises(InputError, match="no frame"):
+        silent.finish()
