@@ -95,7 +95,7 @@ class Restorer:
         self.scale, self.width, self.height, self.bits = float(scale), width, height, bits
         self.rows, self.columns = (height + 1) // 2, (width + 1) // 2  # the work grid
         self.top = 255.0 if bits == 8 else 1023.0
-        self.quality = -1.0 if quality is None else quality
+        self.quality = attention_sr.quality_plane(quality, scale)
         self.chroma_location, self.tolerance, self.reuse = chroma_location, tolerance, reuse
         fast = inference.native_bf16() if bf16 is None else bf16
         self.runner = None if net is None else inference.Runner(net, bf16=fast, gain=self.top, band=tile)
