@@ -45,7 +45,9 @@ def reference(
     rows, columns = plain[1].shape[-2:]
     even = torch.nn.functional.pad(plain[0], (0, 2 * columns - width, 0, 2 * rows - height), mode="replicate")
     luma = y[..., :rows, :columns] if scale == 2 else even
-    residual = net(attention_sr.network_input(luma, plain[1], plain[2], attention_sr.quality_plane(quality, scale), net.mode))
+    residual = net(
+        attention_sr.network_input(luma, plain[1], plain[2], attention_sr.quality_plane(quality, scale), net.mode)
+    )
     out = attention_sr.add_residual((even, *plain[1:]), residual)
     return [out[0][0, 0, :height, :width], out[1][0, 0], out[2][0, 0]]
 
