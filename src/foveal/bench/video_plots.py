@@ -30,6 +30,7 @@ def rates(curves: Mapping[tuple[str, str], Mapping[str, VideoCurve]], metric: st
             for variant, curve in curves.get((codec, clip), {}).items():
                 axes.plot(curve.kbps, curve.quality[metric], label=variant, **_style(variant))
             axes.set_xscale("log")
+            _ticks(axes)
             axes.set_title(f"{codec}, {clip}", fontsize=8)
             _plain(axes)
     handles = {name: line for axes in grid.flat for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -69,6 +70,15 @@ def _style(variant: str) -> dict[str, Any]:
 
 def _colour(variant: str) -> str:
     return COLOURS.get(model_of(variant) or variant, "#666666")
+
+
+def _ticks(axes: Any) -> None:
+    """Plain numbers at 1, 2 and 5: names of all of a decade's parts run into each other in a small plot."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _plain(axes: Any) -> None:

@@ -25,7 +25,6 @@ def _dense(name: str, layer: nn.Module, unit: Tensor | float, extra: Tensor | No
     """Integers W, b, shift with (W x + b) >> shift = unit * layer(x / 64), each output's shift as large as exactness
     in fp32 allows. ``extra`` (80, out): level-dependent biases, added to the sum."""
     assert isinstance(layer, nn.Linear)
-    assert isinstance(layer, nn.Linear)
     unit = torch.as_tensor(unit, dtype=torch.float64).expand(layer.out_features)
     weight = layer.weight.double() * (unit / UNIT)[:, None]
     bias = layer.bias.double() * unit
