@@ -159,6 +159,7 @@ def test_warnings_are_one_line(tmp_path: Path) -> None:
     assert result.stderr.splitlines() == [f"foveal: warning: {source}: 4:4:4 becomes 4:2:0"]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_no_file(tmp_path: Path) -> None:
     """A real interrupt of a real process, in the middle of coding."""
     source = made.clip(tmp_path / "in.mkv", width=320, height=240, times=range(60))

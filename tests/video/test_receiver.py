@@ -302,6 +302,7 @@ def test_parts_of_something_else_are_refused(small: Path, tmp_path: Path) -> Non
     assert part.exists() and not out.exists()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_the_second_interrupt_does_not_wait_and_leaves_nothing(small: Path, tmp_path: Path) -> None:
     def twice(done: int, total: int | None) -> None:
         signal.raise_signal(signal.SIGINT)
