@@ -281,7 +281,7 @@ def train_image(
     preview: Annotated[Path | None, typer.Option(help="Picture of the state, PNG.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of crops and noise.")] = 0,
     hard_from: Annotated[float, typer.Option(min=0, max=1, help="Share of the run before symbols are hard.")] = 0.6,
-    compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile; slow to start.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile: slow to start, then faster.")] = False,
 ) -> None:
     """Train an image model, or go on training one; writes a checkpoint."""
     from foveal.train.loop import train

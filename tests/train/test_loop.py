@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -66,6 +67,42 @@ def test_symbols_thought_about_at_once_are_those_thought_about_one_by_one(model)
     _, value = twin.quantise_rd(x, False, index, weight, model.prior.density)
     whole = twin.cheaper(x.round(), x, index, weight.expand_as(x), model.prior.density)
     assert (value == whole).all() and (value != x.round()).any() and ((x.round() - value).abs() <= 1).all()
+
+
+def slice_inputs(rows=3, tokens=16):
+    """Latents, thumbnail, context, ln of the steps and weights, as ``PriorTwin.slices`` takes them."""
+    draw = torch.Generator().manual_seed(4)
+    wide, base, context = (torch.randn(rows, tokens, n, generator=draw) for n in (384, 6, 128))
+    return wide, base, context.abs(), wide * 0.1, 8 * torch.rand(rows, tokens, 1, generator=draw).expand_as(wide)
+
+
+def test_only_samples_that_ask_have_patches_dropped(model):
+    """The same patches as when all samples are looked at, and none of samples that do not ask."""
+    inputs, auto = slice_inputs(), torch.tensor([True, False, True])
+    pays = model._pays(auto, inputs, False)
+    with torch.no_grad():
+        gain = model.prior.slices(*inputs, torch.ones(3, 16, dtype=torch.bool), False, False)[2]
+    assert pays[1].all() and (pays[auto] == (gain[auto] > 0)).all()
+    assert 0 < (gain > 0).sum() < gain.numel()
+    assert model._pays(torch.zeros(3, dtype=torch.bool), inputs, False).all()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
+def test_compiled_symbols_and_their_gradients_are_the_same(model):
+    plain = copy.deepcopy(model.prior).requires_grad_(True)
+    fused, coded = copy.deepcopy(plain), torch.ones(3, 16, dtype=torch.bool)
+    fused.fuse()
+    latents, *rest = slice_inputs()
+    found = []
+    for prior in (plain, fused):
+        own = latents.clone().requires_grad_(True)
+        values, bits, _ = prior.slices(own, *rest, coded, False, True)
+        (values.square().mean() + bits.mean()).backward()
+        found.append((values.detach(), bits.detach(), own.grad, prior.s3[2].weight.grad))
+    assert found[0][1].min() > 0 and found[0][2].abs().max() > 0
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_rate_weight_and_psnr():

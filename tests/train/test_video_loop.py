@@ -11,6 +11,7 @@ from foveal.errors import InputError
 from foveal.train import checkpoint, video_export, video_loop, video_pairs
 from foveal.train.video_evaluate import band, gains, psnr_y, table
 from foveal.train.video_losses import charbonnier, loss, ms_ssim, plain, restored, told
+from foveal.train.video_unfold import published, unfold
 from foveal.video import attention_sr
 from foveal.video.attention_sr import SIZES, AttentionSR, network_input, quality_plane
 
@@ -199,6 +200,26 @@ def test_both_modes_are_published_into_one_file(pool, tmp_path, monkeypatch):
     assert torch.allclose(first(x), trained.eval()(x), atol=2e-3)
     assert attention_sr.load_weights("s", "x1").mode == "x1"
     attention_sr.load_weights.cache_clear()
+
+
+@pytest.mark.parametrize("size", ["s", "l"])
+def test_training_goes_on_from_published_weights(pool, tmp_path, monkeypatch, size):
+    """Norms are put back so that the network does what the folded one does; steps count on."""
+    monkeypatch.setattr(video_loop, "SAVE_EVERY", 9)
+    log = tmp_path / "log.jsonl"
+    first = run(pool, tmp_path / "a.sft", size=size, steps=3, lr=0.05, log=log)
+    weights = tmp_path / f"video-{size}.safetensors"
+    video_export.publish([first], weights)
+    folded = attention_sr.read_weights(weights, size, "x2")
+    torch.manual_seed(0)
+    x = torch.rand(4, 4, 16, 16)
+    network = unfold(weights, SIZES[size], "x2", x)
+    assert network.blocks[0].norms is not None and folded(x).abs().max() > 1e-3
+    for mode in (network.eval(), network.train()):  # with stored statistics, and with those of the same pictures
+        assert torch.allclose(mode(x), folded(x), atol=1e-3 * folded(x).abs().max().item())
+    out = run(pool, tmp_path / "b.sft", size=size, weights=weights, steps=1, log=log)
+    assert checkpoint.load(out, AttentionSR(SIZES[size], "x2"))["steps"] == 4
+    assert published(weights)["x2"]["steps"] == 3 and published(first) == {}
 
 
 def test_checkpoints_that_do_not_belong_together_are_refused(pool, tmp_path):

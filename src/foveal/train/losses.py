@@ -29,6 +29,7 @@ def rate_weight(level: Tensor) -> Tensor:
 
 
 BARE_LEVEL = 28.0
+Tokens = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the first five arguments of PriorTwin.slices
 
 
 @dataclass
@@ -69,6 +70,21 @@ class ImageModel(nn.Module):
         for part in (self.analysis, self.hyper):
             part.requires_grad_(False)
 
+    @torch.no_grad()
+    def _pays(self, auto: Tensor, tokens: Tokens, fake: bool) -> Tensor:
+        """(B, T) bool: patches worth their bits by keep='auto', as the encoder decides it, on linear coefficients and
+        before the ViT; all patches of samples that are not ``auto`` (B,)."""
+        everything = torch.ones(tokens[0].shape[:2], dtype=torch.bool, device=auto.device)
+        if auto.device.type == "cpu":  # the few samples that ask; on CUDA, finding them would make the host wait
+            some = torch.nonzero(auto)[:, 0]
+            if len(some):
+                latents, base, context, ln_step, weight = (x.expand(len(auto), -1, -1)[some] for x in tokens)
+                gain = self.prior.slices(latents, base, context, ln_step, weight, everything[some], False, fake)[2]
+                everything[some] = gain > 0
+            return everything
+        gain = self.prior.slices(*tokens, everything, False, fake)[2]
+        return (gain > 0) | ~auto[:, None]
+
     def forward(self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, bf16: bool = True) -> dict[str, Tensor]:
         """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W)"""
         b, _, height, width = batch.images.shape
@@ -95,10 +111,7 @@ class ImageModel(nn.Module):
                 linear[..., :BASE], features, flat_ln[:, :1, :BASE], weight[:, :1, :BASE], index, noise, fake
             )
             context = self.prior.context(base, features, token_level.flatten(1), index.ring, fake)
-            with torch.no_grad():  # keep='auto', as the encoder decides it: on linear coefficients, before the ViT
-                everything = torch.ones_like(batch.coded).flatten(1)
-                gain = self.prior.slices(linear, base, context, flat_ln, weight, everything, False, fake)[2]
-                pays = (gain > 0).view(b, h, w) | ~batch.auto[:, None, None]
+            pays = self._pays(batch.auto, (linear, base, context, flat_ln, weight), fake).view(b, h, w)
         visible, coded = batch.visible & pays, batch.coded & pays
         with transforms:
             v = (self.analysis(t, self.shortcut.std, GridWindows(visible)) / step).flatten(1, 2)

@@ -19,8 +19,9 @@ from foveal.errors import InputError
 from foveal.train import checkpoint, data, video_pairs
 from foveal.train.record import Log
 from foveal.train.video_evaluate import gains, table
-from foveal.train.video_losses import loss, restored, told
-from foveal.video.attention_sr import MODES, SIZES, AttentionSR, SRSize
+from foveal.train.video_losses import loss, plain, restored, told
+from foveal.train.video_unfold import published, unfold
+from foveal.video.attention_sr import MODES, SIZES, AttentionSR, SRSize, network_input
 
 WARMUP = 100  # steps, at every start
 STRUCTURE_FROM = 2 / 3  # share of a run; from here on MS-SSIM and gradients count too
@@ -81,6 +82,15 @@ def pairs_of(
     return made
 
 
+def gone_on(path: Path, size: SRSize, mode: str, pairs: video_pairs.Pairs) -> tuple[AttentionSR, dict[str, Any]]:
+    """The network of published weights, its norms as on a batch of ``pairs``, and what the file says of its training."""
+    side = min(64, pairs.target_u.shape[-1])
+    now = next(video_pairs.batches(pairs, 16, side, np.random.default_rng(0)))
+    start = plain(now.y, now.u, now.v, mode)
+    network = unfold(path, size, mode, network_input(now.y, start[1], start[2], told(now, 0.0), mode))
+    return network, published(path).get(mode, {})
+
+
 def train(
     data_dir: Path,
     out: Path,
@@ -106,8 +116,8 @@ def train(
 
     The pool is made from the photographs of ``data_dir`` and the clips of ``clips`` if it is not there yet: ``pairs`` pairs
     of each mode; clips whose name contains ``hold_out`` are kept for validation. ``crop``: samples of the work grid.
-    ``weights`` continues from a checkpoint. ``half_precision``: products in bfloat16. Interrupting (Ctrl-C) keeps what was
-    learned. Raises InputError for options out of range. Returns ``out``.
+    ``weights`` continues from a checkpoint, or from the weights of the package. ``half_precision``: products in
+    bfloat16. Interrupting (Ctrl-C) keeps what was learned. Raises InputError for options out of range. Returns ``out``.
     """
     chosen = SIZES.get(size) if isinstance(size, str) else size
     if chosen is None or mode not in MODES or crop < 16 or crop % 2 or batch < 1 or (steps or 1) < 1 or minutes <= 0:
@@ -123,7 +133,10 @@ def train(
         raise InputError(f"{pool}: no pairs of mode {mode}; remove it, and it is made again")
     network, held = AttentionSR(chosen, mode), found.get(f"held.{mode}")
     facts: dict[str, Any] = {"steps": 0, "pixels": 0, "seconds": 0.0, "size": chosen.name, "mode": mode}
-    if weights is not None:
+    if weights is not None and published(weights):
+        network, known = gone_on(weights, chosen, mode, found[f"train.{mode}"])
+        facts |= known
+    elif weights is not None:
         facts |= checkpoint.load(weights, network)
     average = Average.of(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)
