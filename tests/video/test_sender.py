@@ -267,3 +267,38 @@ def test_a_player_plays_it_as_it_is(tmp_path: Path, weights: Path) -> None:
         code(source, tmp_path / name, side_information=True)
         with av.open(str(tmp_path / name)) as container:
             assert sum(1 for _ in container.decode(video=0)) == made.COUNT
+
+
+HDR = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50):max-cll=1000,400"
+
+
+def mastered(path: Path) -> Path:
+    """A 10-bit HEVC clip that says what it was mastered for."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx265", rate=25)
+        stream.width, stream.height, stream.pix_fmt = made.WIDTH, made.HEIGHT, "yuv420p10le"
+        stream.options = {"x265-params": f"log-level=none:pools=none:hdr10=1:{HDR}"}
+        for n in range(4):
+            picture = av.VideoFrame.from_ndarray(
+                np.full((made.HEIGHT * 3 // 2, made.WIDTH), 300 + 40 * n, np.uint16), format="yuv420p10le"
+            )
+            picture.pts = n
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("codec", ["x264", "x265", "svtav1"])
+def test_what_hdr_was_mastered_for_is_kept(codec: str, tmp_path: Path) -> None:
+    source, out = mastered(tmp_path / "hdr.mkv"), tmp_path / "out.mkv"
+    code(source, out, EncoderSettings(codec), scale=1)
+    with Reader(source) as before, Reader(out) as after:
+        first, second = before.format.mastering, after.format.mastering
+    assert first and second and first.display and second.display and first.light == second.light == (1000, 400)
+    assert [float(x) for x in second.display] == pytest.approx([float(x) for x in first.display], rel=2e-3)
+    assert float(first.display[0]) == pytest.approx(0.68) and first.display[9] == 1000
+
+
+def test_a_codec_without_a_place_for_hdr_warns(tmp_path: Path) -> None:
+    with pytest.warns(FovealWarning, match="HDR10"):
+        code(mastered(tmp_path / "hdr.mkv"), tmp_path / "out.mkv", EncoderSettings("ffv1"), scale=1)

@@ -137,6 +137,11 @@ class EncoderSettings:
         if self.bitrate is not None and self.codec != "ffv1":
             found["b"] = str(self.bitrate)
         own: dict[str, str] = getattr(self, f"_{self.codec}")()
+        if video.mastering and self.codec in MASTERING:
+            display, light, units = MASTERING[self.codec]
+            told = [own.get(f"{self.codec}-params", ""), f"{display}={video.mastering.written(units)}"]
+            told += [f"{light}={video.mastering.light[0]},{video.mastering.light[1]}"] if video.mastering.light else []
+            own[f"{self.codec}-params"] = ":".join(t for t in told if t and not t.endswith("="))
         return found | own
 
     def _preset(self) -> str:
@@ -164,6 +169,14 @@ class EncoderSettings:
 
     def _ffv1(self) -> dict[str, str]:
         return {"level": "3", "slicecrc": "1"}
+
+
+# Parameters that carry what an HDR video was mastered for, and the units of the first; FFV1 has none
+MASTERING: dict[str, tuple[str, str, tuple[int, int] | None]] = {
+    "x264": ("mastering-display", "cll", (50000, 10000)),
+    "x265": ("master-display", "max-cll", (50000, 10000)),
+    "svtav1": ("mastering-display", "content-light", None),
+}
 
 
 def frame_rate(video: VideoFormat) -> Fraction:

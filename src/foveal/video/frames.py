@@ -8,6 +8,7 @@ pictures, a change of size on the way, a file that ends too early, sizes beyond 
 from __future__ import annotations
 
 import re
+import struct
 import sys
 import warnings
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from foveal.errors import (
 from foveal.video.basecodec import pyav
 from foveal.video.copying import opened
 from foveal.video.sampling import lost, planar, to_420
-from foveal.video.types import Frame, Planes, VideoFormat
+from foveal.video.types import Frame, Mastering, Planes, VideoFormat
 from foveal.video.wholeness import missing_end
 from foveal.video.y4m import Y4mInput
 
@@ -224,7 +225,8 @@ class _Container:
             "transfer": int(picture.color_trc),
             "chroma_location": self.siting,
         }
-        if (lost_now := _changes(kind)) and not self.quiet:
+        lost_now = " and ".join(filter(None, (_changes(kind), _dynamic(picture))))
+        if lost_now and not self.quiet:
             warnings.warn(f"{self.name}: {lost_now}", FovealWarning, stacklevel=5)
         if kind.is_rgb or kind.has_palette:
             colour |= {"full_range": False, "matrix": BT709}
@@ -236,7 +238,7 @@ class _Container:
             rate=stream.average_rate or stream.guessed_rate or None,
             aspect=_aspect(stream.sample_aspect_ratio), rotation=int(picture.rotation),
             codec=context.codec.canonical_name, frames=stream.frames or None, seconds=seconds,
-            bits_per_second=self._bit_rate(), **colour,
+            bits_per_second=self._bit_rate(), mastering=_mastering(picture), **colour,
         )  # fmt: skip
 
     def _bit_rate(self) -> float | None:
@@ -305,6 +307,27 @@ class _Y4m:
             warnings.warn(f"{fault}; the pictures before it are used", FovealWarning, stacklevel=3)
             return None
         return None if planes is None else to_420(planes, self.input.depth)
+
+
+def _dynamic(picture: Any) -> str:
+    """Which data about every picture's brightness are not carried on; "" where there are none."""
+    kinds = {d.type.name for d in picture.side_data}
+    names = {"DYNAMIC_HDR_PLUS": "HDR10+", "DOVI_METADATA": "Dolby Vision", "DOVI_RPU_BUFFER": "Dolby Vision"}
+    found = sorted({names[k] for k in kinds & names.keys()})
+    return f"{' and '.join(found)} data are left out" if found else ""
+
+
+def _mastering(picture: Any) -> Mastering | None:
+    """FFmpeg's AVMasteringDisplayMetadata (ten rationals, two flags) and AVContentLightMetadata beside a picture."""
+    found = {d.type.name: bytes(d) for d in picture.side_data}
+    display, light = found.get("MASTERING_DISPLAY_METADATA"), found.get("CONTENT_LIGHT_LEVEL")
+    values: tuple[Fraction, ...] | None = None
+    if display is not None and len(display) >= 88:
+        *numbers, primaries, luminance = struct.unpack("=22i", display[:88])
+        if primaries and luminance and all(numbers[1::2]):
+            values = tuple(Fraction(*numbers[i : i + 2]) for i in range(0, 20, 2))
+    levels = struct.unpack("=2I", light[:8]) if light is not None and len(light) >= 8 else None
+    return Mastering(values, levels) if values or levels else None
 
 
 def _changes(kind: Any) -> str:

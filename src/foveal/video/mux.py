@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from foveal.errors import FovealWarning, InputError
-from foveal.video.basecodec import EncoderSettings, frame_rate, pyav
+from foveal.video.basecodec import MASTERING, EncoderSettings, frame_rate, pyav
 from foveal.video.copying import Muxer, beside, concat, foreign, replace
 from foveal.video.sampling import at_bits
 from foveal.video.types import Frame, Plane, VideoFormat
@@ -96,6 +96,9 @@ class _Encoded:
         if (self.width, self.height) != (video.width, video.height):
             told = f"{video.width}x{video.height} becomes {self.width}x{self.height}"
             warnings.warn(f"{path}: {told}, since {settings.codec} codes even sizes", FovealWarning, stacklevel=4)
+        if video.mastering and settings.codec not in MASTERING:
+            told = f"{settings.codec} has no place for what the video was mastered for (HDR10); x265 and svtav1 have"
+            warnings.warn(f"{path}: {told}", FovealWarning, stacklevel=4)
         self.kind = settings.pixel_format(video.bits)
         self.durations: dict[int, int] = {}
         self.step = max(1, round(1 / (frame_rate(video) * video.time_base)))

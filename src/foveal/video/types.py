@@ -36,12 +36,35 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Mastering:
+    """What an HDR video was mastered for (SMPTE ST 2086, CTA-861.3).
+
+    ``display``: CIE x and y of red, green, blue and white, then the least and the greatest luminance in cd/m2; ``light``:
+    greatest light level of any pixel and of any picture's mean, in cd/m2. None: not said.
+    """
+
+    display: tuple[Fraction, ...] | None = None
+    light: tuple[int, int] | None = None
+
+    def written(self, units: tuple[int, int] | None) -> str:
+        """``display`` as encoders take it, G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min): in whole ``units`` of chromaticity and of
+        luminance, or as decimal fractions; "" for none."""
+        if self.display is None:
+            return ""
+        scales = [units[0]] * 8 + [units[1]] * 2 if units else [1] * 10
+        said = [f"{round(v * k)}" if units else f"{float(v):.5g}" for v, k in zip(self.display, scales, strict=True)]
+        red, green, blue, white, (least, most) = (said[i : i + 2] for i in range(0, 10, 2))
+        places = {"G": green, "B": blue, "R": red, "WP": white, "L": [most, least]}
+        return "".join(f"{name}({','.join(pair)})" for name, pair in places.items())
+
+
+@dataclass(frozen=True)
 class VideoFormat:
     """What a video stream says of itself. Colour values are the code points of ITU-T H.273 (2 = unspecified).
 
     ``rotation``: degrees counter-clockwise as the display matrix says; it is carried along, never applied.
     ``aspect``: sample aspect ratio. ``rate``: average frames per second, None if unknown. ``frames``, ``seconds``: None if
-    unknown. ``bits_per_second``: of the coded stream, None if unknown.
+    unknown. ``bits_per_second``: of the coded stream, None if unknown. ``mastering``: None for a video that does not say.
     """
 
     width: int
@@ -60,3 +83,4 @@ class VideoFormat:
     frames: int | None = None
     seconds: float | None = None
     bits_per_second: float | None = None
+    mastering: Mastering | None = None
