@@ -120,13 +120,12 @@ class Run:
         self.index = BaseIndex(side, side, self.group.device)
         self.forward: Any = self.model
         self.speed = Speed(self.model, self.drawn(), self.index)
-        if (
-            self.options.compiled
-        ):  # not before the speed is counted: torch gives up compiling what was run under a counter
+        if self.options.compiled:
             self._compile()
         self.warm_up = REWARM if self.pace.done > 0 else WARMUP
 
     def _compile(self) -> None:
+        """After ``speed`` was counted: torch.compile leaves alone what first ran under a counter."""
         if self.group.device.type == "cpu":
             self.model.prior.fuse()
         else:

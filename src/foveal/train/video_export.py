@@ -28,7 +28,7 @@ def restore_checkpoint(path: Path) -> tuple[AttentionSR, dict[str, object]]:
     return network, checkpoint.load(path, network)
 
 
-def _facts(path: Path) -> dict[str, object]:
+def facts_of(path: Path) -> dict[str, object]:
     """What a weights file says of itself; nothing if there is none."""
     try:
         with safe_open(path, "pt") as f:
@@ -56,7 +56,7 @@ def publish(checkpoints: list[Path], out: Path | None = None) -> str:
         )
     name = sizes[0]
     target = out or attention_sr.WEIGHTS / f"video-{name}.safetensors"
-    facts = _facts(target) | {"size": name} | new
+    facts = facts_of(target) | {"size": name} | new
     for mode in [m for m in MODES if m not in networks and target.is_file()]:
         try:
             networks[mode] = attention_sr.read_weights(target, name, mode)

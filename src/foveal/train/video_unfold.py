@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from foveal.train.video_export import facts_of
 from foveal.video import attention_sr
 from foveal.video.attention_sr import MODES, AttentionSR, Block, SRSize
 
 
 def published(path: Path) -> dict[str, dict[str, Any]]:
     """What a file of published weights says of the training of each of its modes; {} for any other file."""
-    try:
-        with safe_open(path, "pt") as f:
-            facts = json.loads((f.metadata() or {}).get("facts", "{}"))
-            return {mode: facts.get(mode, {}) for mode in MODES if f"{mode}.head.weight" in f.keys()}
-    except (OSError, SafetensorError):
-        return {}
+    facts: dict[str, Any] = facts_of(path)
+    return {mode: facts[mode] for mode in MODES if mode in facts}
 
 
 @torch.no_grad()

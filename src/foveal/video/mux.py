@@ -97,7 +97,7 @@ class _Encoded:
             told = f"{video.width}x{video.height} becomes {self.width}x{self.height}"
             warnings.warn(f"{path}: {told}, since {settings.codec} codes even sizes", FovealWarning, stacklevel=4)
         if video.mastering and settings.codec not in MASTERING:
-            told = f"{settings.codec} has no place for what the video was mastered for (HDR10); x265 and svtav1 have"
+            told = f"{settings.codec} has no place for what the video was mastered for (HDR10); {', '.join(MASTERING)} have"
             warnings.warn(f"{path}: {told}", FovealWarning, stacklevel=4)
         self.kind = settings.pixel_format(video.bits)
         self.durations: dict[int, int] = {}
