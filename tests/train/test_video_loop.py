@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from foveal.errors import InputError
 from foveal.train import checkpoint, video_export, video_loop, video_pairs
 from foveal.train.video_evaluate import band, gains, psnr_y, table
-from foveal.train.video_losses import charbonnier, loss, ms_ssim, plain, restored, told
+from foveal.train.video_losses import charbonnier, loss, ms_ssim, plain, residual_of, restored, told
 from foveal.train.video_unfold import published, unfold
 from foveal.video import attention_sr
 from foveal.video.attention_sr import SIZES, AttentionSR, network_input, quality_plane
@@ -51,6 +52,22 @@ def test_an_untrained_network_is_plain_lanczos(pairs, mode):
     shown = restored(AttentionSR(SIZES["s"], mode), batch, batch.quality, True)
     for a, b in zip(shown, plain(batch.y, batch.u, batch.v, mode), strict=True):
         assert (a == b).all()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_gradients_are_those_of_fp32_about(pairs):
+    """In bf16, fused, the gradient of torch's ``amax`` is not a number: a maximum no longer equals what it is one of."""
+    batch = next(video_pairs.batches(pairs["train.x2"], 4, 32, np.random.default_rng(0)))
+    found = []
+    for way, half_precision in ((residual_of, False), (torch.compile(residual_of, dynamic=False), True)):
+        torch.manual_seed(0)
+        network = AttentionSR(SIZES["s"], "x2").to(memory_format=torch.channels_last)
+        torch.nn.init.normal_(network.end.weight, 0, 0.05)
+        loss(restored(network, batch, batch.quality, half_precision, way), batch.target, False).backward()
+        found.append({name: p.grad for name, p in network.named_parameters()})
+    for name in ("head.weight", "widen.weight", "squeeze.weight", "look.weight", "reduce.weight", "end.weight"):
+        exact, fused = (gradients[name] for gradients in found)
+        assert (fused - exact).norm() < 0.25 * exact.norm(), name
 
 
 def test_channel_attention_pools_over_groups(pairs):

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from foveal.errors import InputError
 from foveal.video import blend
 from foveal.video.blend import Facts, SideReader, SideWriter, Sums
-from foveal.video.types import Planes
+from foveal.video.postfilter import PAIRS, Luma
+from foveal.video.sidecode import FIRST_TAPS
+from foveal.video.types import IDENTITY, LUMA, OWN, TAPS, Planes
 
 WIDTH, HEIGHT = 200, 130
 FACTS = Facts(2.0, "x264", 30.0, "lanczos", "s", bytes(8), WIDTH, HEIGHT)
@@ -25,6 +27,7 @@ class Parts(NamedTuple):
     u: np.ndarray
     v: np.ndarray
     residual: np.ndarray
+    luma: Luma
 
 
 class Fake:
@@ -48,19 +51,28 @@ class Fake:
         for i in range(4):
             part = y[i // 2 :: 2, i % 2 :: 2]
             part -= error[i, : part.shape[0], : part.shape[1]]
-        self.told.append(Parts(y, original.u - error[4], original.v - error[5], residual))
+        coded = self.rng.normal(100, 30, (rows, columns)).astype(np.float32)
+        luma = Luma.of(coded, residual, True)
+        self.told.append(Parts(y, original.u - error[4], original.v - error[5], residual, luma))
         return self.told[-1]
 
 
-def restored(parts: Parts, weights: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def restored(parts: Parts, weights: np.ndarray, taps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Luma before rounding, plain and restored, as docs/video-side-information.md has it."""
-    out = parts.y.copy()
-    rows, columns = parts.u.shape
-    spread = weights.repeat(32, 0).repeat(32, 1)[:rows, :columns]
-    for i in range(4):
-        part = out[i // 2 :: 2, i % 2 :: 2]
-        part += (gains[i] * spread * parts.residual[i])[: part.shape[0], : part.shape[1]]
-    return parts.y, out
+    (height, width), (rows, columns) = parts.y.shape, parts.u.shape
+    coded, own = np.pad(parts.luma.coded.numpy(), 2, "edge"), np.pad(parts.luma.residual.numpy(), 1, "edge")
+    out = np.zeros((2 * rows, 2 * columns))
+    for i, j in itertools.product(range(2), range(2)):
+        sy, sx = 1 - 2 * i, 1 - 2 * j
+        at = [(sy * y, sx * x) for y in range(-2, 3) for x in range(-2, 3) if y or x]
+        for tap, (y, x) in zip(taps[:24], at, strict=True):
+            near = coded[2 + y : 2 + y + rows, 2 + x : 2 + x + columns].astype(np.float64)
+            out[i::2, j::2] += tap * (near - coded[2 : 2 + rows, 2 : 2 + columns])
+        for tap, (y, x) in zip(taps[24:33], itertools.product(range(-1, 2), range(-1, 2)), strict=True):
+            y, x = 1 + i + sy * y, 1 + j + sx * x
+            out[i::2, j::2] += tap * own[y : y + 2 * rows : 2, x : x + 2 * columns : 2][:rows, :columns]
+    spread = weights.repeat(64, 0).repeat(64, 1)[:height, :width]
+    return parts.y, parts.y + spread * out[:height, :width]
 
 
 def run(fake: Fake, originals: list[Planes], bits: float | None = None) -> tuple[bytes, SideWriter]:
@@ -78,41 +90,67 @@ def luma_errors(data: bytes, fake: Fake, originals: list[Planes]) -> tuple[float
 
 
 @pytest.mark.parametrize("size", [(200, 130), (63, 65), (129, 127)])
-def test_sums_are_over_blocks(size: tuple[int, int]) -> None:
-    original = made.planes(1, *size)
-    fake = Fake([original], 0.7, 1)
-    sums = blend.measure(original, fake.parts(original))
-    parts = fake.told[0]
+def test_sums_tell_the_error_of_any_taps(size: tuple[int, int]) -> None:
+    original, rng = made.planes(1, *size), np.random.default_rng(2)
+    parts = Fake([original], 0.7, 1).parts(original)
+    sums = blend.measure(original, parts)
     rows, columns = -(-size[1] // 64), -(-size[0] // 64)
-    assert sums.ee.shape == (6, rows, columns)
-    for r, c in itertools.product(range(rows), range(columns)):
-        at, fine = np.s_[64 * r : 64 * r + 64, 64 * c : 64 * c + 64], np.s_[32 * r : 32 * r + 32, 32 * c : 32 * c + 32]
-        gap = (original.y - parts.y)[at]
-        for i in range(4):
-            e = gap[i // 2 :: 2, i % 2 :: 2].astype(np.float64)
-            res = parts.residual[i][fine][: e.shape[0], : e.shape[1]].astype(np.float64)
-            assert np.allclose([sums.ee[i, r, c], sums.er[i, r, c], sums.rr[i, r, c]],
-                               [(e * e).sum(), (e * res).sum(), (res * res).sum()], rtol=1e-4, atol=1e-2)  # fmt: skip
-        e, res = (original.v - parts.v)[fine].astype(np.float64), parts.residual[5][fine]
-        assert np.isclose(sums.er[5, r, c], (e * res).sum(), rtol=1e-4, atol=1e-2)
+    assert sums.luma.shape[:2] == (rows, columns)
+    taps = IDENTITY + rng.normal(0, 0.1, TAPS)
+    luma, chroma = blend.errors(Sums(sums.luma[None], sums.chroma[None]), taps)
+    for k, weight in enumerate(blend.WEIGHTS):
+        _, shown = restored(parts, np.full((rows, columns), weight), taps)
+        for r, c in itertools.product(range(rows), range(columns)):
+            at, fine = (
+                np.s_[64 * r : 64 * r + 64, 64 * c : 64 * c + 64],
+                np.s_[32 * r : 32 * r + 32, 32 * c : 32 * c + 32],
+            )
+            assert np.isclose(luma[0, r, c, k], np.square((original.y - shown)[at]).sum(), rtol=1e-3)
+            wanted = 0.0
+            for i, (own, plain) in enumerate(((original.u, parts.u), (original.v, parts.v))):
+                gap = own - plain - weight * taps[LUMA + i] * parts.residual[4 + i].astype(np.float64)
+                wanted += np.square(gap[fine]).sum()
+            assert np.isclose(chroma[0, r, c, k], wanted, rtol=1e-3)
 
 
 def random_sums(seed: int, frames: int = 6, blocks: tuple[int, int] = (2, 3)) -> Sums:
+    """Blocks in some of which the residual helps, and in some it harms; the other taps see noise that tells a little."""
     rng = np.random.default_rng(seed)
-    e, r = rng.normal(0, 3, (2, frames, 6, *blocks, 50))
-    r = r * rng.gamma(1, 1, (frames, 6, *blocks, 1)) + rng.normal(0.3, 0.5, (frames, 1, *blocks, 1)) * e
-    return Sums((e * e).sum(-1), (e * r).sum(-1), (r * r).sum(-1))
+    e = rng.normal(0, 3, (frames, *blocks, 50))
+    z = rng.normal(0, 3, (frames, *blocks, LUMA + 1, 50)) + rng.normal(0, 0.1, (LUMA + 1, 1)) * e[..., None, :]
+    z[..., OWN, :] *= rng.gamma(1, 1, (frames, *blocks, 1))
+    z[..., OWN, :] += rng.normal(0.3, 0.5, (frames, *blocks, 1)) * e
+    z[..., LUMA, :] = e
+    grams = (z @ z.swapaxes(-1, -2))[..., PAIRS[0], PAIRS[1]].astype(np.float32)
+    e, r = rng.normal(0, 3, (2, frames, 2, *blocks, 50))
+    r += rng.normal(0.3, 0.5, (frames, 1, *blocks, 1)) * e
+    return Sums(grams, np.stack([(a * b).sum(-1) for a, b in ((e, e), (e, r), (r, r))], 1))
 
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=30)
-def test_scales_are_the_best_of_their_steps(seed: int) -> None:
+def test_no_tap_moved_alone_would_be_better(seed: int) -> None:
     sums = random_sums(seed)
     weights = blend.WEIGHTS[np.random.default_rng(seed).integers(0, 4, (6, 2, 3))].astype(float)
-    for plane, gain in enumerate(blend.best_gains(sums, weights)):
-        ee, er, rr = (x[:, plane] for x in sums)
-        errors = [(ee - 2 * weights * g / 32 * er + (weights * g / 32) ** 2 * rr).sum() for g in range(64)]
-        assert errors[gain] <= min(errors) * (1 + 1e-9)
+    taps = np.array(blend.told_taps(sums, weights, FIRST_TAPS, 0.0))
+    place = 0
+    for a, b in blend.normal_equations(sums, weights):
+        own = taps[place : place + len(b)]
+        costs = [
+            x @ a @ x - 2 * b @ x
+            for x in (own / 64, *(own / 64 + np.eye(len(b)) / 64), *(own / 64 - np.eye(len(b)) / 64))
+        ]
+        assert costs[0] <= min(costs) + 1e-9 * abs(costs[0])
+        place += len(b)
+
+
+def test_taps_that_save_nothing_stay() -> None:
+    sums, weights = random_sums(4), np.ones((6, 2, 3))
+    free, dear = (blend.told_taps(sums, weights, FIRST_TAPS, price) for price in (0.0, 30.0))
+    assert sum(a == b for a, b in zip(free, FIRST_TAPS, strict=True)) < sum(
+        a == b for a, b in zip(dear, FIRST_TAPS, strict=True)
+    )
+    assert blend.told_taps(sums, weights, free, 1e9) == free
 
 
 def test_paths_through_time_are_the_cheapest() -> None:
@@ -133,16 +171,17 @@ def test_paths_through_time_are_the_cheapest() -> None:
 @settings(max_examples=30)
 def test_no_plane_of_a_group_is_worse_than_plain(seed: int, price: float) -> None:
     sums = random_sums(seed)
-    path, gains = blend.choose(sums, np.full((2, 3), 2, np.uint8), price)
-    scale = blend.WEIGHTS[path][:, None] * np.array(gains)[:, None, None] / 32
-    error = sums.ee - 2 * scale * sums.er + scale**2 * sums.rr
-    over = (0, 2, 3)
-    assert (error.sum(over) <= sums.ee.sum(over) * (1 + 1e-9)).all()
+    path, taps = blend.choose(sums, np.full((2, 3), 2, np.uint8), FIRST_TAPS, price)
+    luma, _ = blend.errors(sums, np.array(taps) / 64)
+    assert blend._taken(luma, path) <= luma[..., 0].sum() * (1 + 1e-6)
+    for i in range(2):
+        scale, (ee, er, rr) = blend.WEIGHTS[path] * taps[LUMA + i] / 64, sums.chroma[:, :, i].swapaxes(0, 1)
+        assert (ee - 2 * scale * er + scale**2 * rr).sum() <= ee.sum() * (1 + 1e-9)
 
 
 def test_bits_buy_error_and_are_not_spent_on_noise() -> None:
     sums, before = random_sums(3, 20), np.full((2, 3), 2, np.uint8)
-    paths = [blend.choose(sums, before, price)[0] for price in (0.0, 3.0, 1e9)]
+    paths = [blend.choose(sums, before, FIRST_TAPS, price)[0] for price in (0.0, 3.0, 1e9)]
     moves = [int((np.diff(path, axis=0, prepend=before[None]) != 0).sum()) for path in paths]
     assert moves[0] > moves[1] >= moves[2] == 0
 
@@ -152,12 +191,12 @@ def test_what_the_network_spoils_is_left_plain_and_the_rest_restored() -> None:
     spoilt = (slice(32, 64), slice(0, 32))
     fake = Fake(originals, 0.8, 1, spoilt)
     data, writer = run(fake, originals)
-    weights, gains = SideReader(data).frame(5)
+    weights, taps = SideReader(data).frame(5)
     assert weights[1, 0] == 0 and (np.delete(weights.ravel(), 4) > 0).all()
     plain, better = luma_errors(data, fake, originals)
     assert better < 0.3 * plain
     assert np.isclose(writer.gain_db, 10 * np.log10(plain / better), atol=0.01)
-    assert (gains[:4] > 0.8).all()
+    assert np.isclose(weights.max() * taps[OWN], 0.8 * 36 / (0.64 * 36 + 1), atol=0.05)  # e r / r r
 
 
 def test_a_network_that_only_harms_is_not_worse_than_plain() -> None:
@@ -174,9 +213,12 @@ def test_it_stays_under_4_kbit_per_second_of_720p25(noise: float) -> None:
     facts, rng = Facts(2.0, "x264", 30.0, "lanczos", "s", bytes(8), 1280, 720), np.random.default_rng(0)
     writer = SideWriter(facts, bits_per_frame=1e9)  # at that rate any bit of side information would pay
     for _ in range(150):
-        rr = rng.gamma(2, 2000, (6, *facts.blocks))
+        rr = rng.gamma(2, 2000, facts.blocks)
         er = rr * (0.8 + noise / 5 * rng.normal(0, 1, facts.blocks))
-        writer._group.append(Sums(rr * 8, er, rr))
+        grams = np.zeros((*facts.blocks, len(PAIRS[0])), np.float32)
+        for (a, b), value in (((OWN, OWN), rr), ((OWN, LUMA), er), ((LUMA, LUMA), rr * 8)):
+            grams[..., (PAIRS[0] == a) & (PAIRS[1] == b)] = value[..., None]
+        writer._group.append(Sums(grams, np.stack([[x, x] for x in (rr * 8, er, rr)])))
         writer._frames += 1
         if len(writer._group) == blend.GROUP:
             writer._close_group()

@@ -22,7 +22,7 @@ from foveal.errors import FovealWarning, InputError, TruncatedError, UnknownMode
 from foveal.video import attention_sr, receiver, restorer, sidecar
 from foveal.video.attention_sr import SIZES, AttentionSR
 from foveal.video.basecodec import EncoderSettings
-from foveal.video.blend import Facts, SideWriter
+from foveal.video.blend import Facts, SideWriter, Sums
 from foveal.video.frames import Reader
 from foveal.video.receiver import RestoreReport, receive
 from foveal.video.resize import resize_planes
@@ -109,9 +109,9 @@ def test_side_information_is_used(small: Path, tmp_path: Path) -> None:
     reader, run = receiver.SideReader(data), Restorer.for_model("s", 2, WIDTH, HEIGHT, 8, 23 / 51, 0)
     wanted = []
     for number, planes in enumerate(pictures(small)):
-        blend, gains = reader.frame(number)
+        blend, taps = reader.frame(number)
         assert blend[0].max() > 0 and not blend[1].any()
-        wanted.append(run.restore(planes, blend=blend, gains=gains))
+        wanted.append(run.restore(planes, blend=blend, taps=taps))
     assert alike(found, wanted)
 
 
@@ -173,7 +173,11 @@ def _lenient(add: Callable[..., None]) -> Callable[..., None]:
     def run(self: SideWriter, original: Planes, splitting: Restorer, planes: Planes) -> None:
         add(self, original, splitting, planes)
         if self.facts.width != WIDTH:
-            self._group[-1] = type(self._group[-1])(*(np.resize(x, (6, *self.facts.blocks)) for x in self._group[-1]))
+            luma, chroma = self._group[-1]
+            new = self.facts.blocks
+            self._group[-1] = Sums(
+                np.resize(luma, (*new, luma.shape[-1])), np.resize(chroma, (*chroma.shape[:2], *new))
+            )
 
     return run
 
@@ -281,7 +285,8 @@ def test_interrupted_and_resumed_equals_in_one_go(
 def test_resumed_with_everything_else_and_side_information(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     groups_of(2, monkeypatch)
     source, out = made.rich(tmp_path / "in.mkv"), tmp_path / "out.mkv"
-    monkeypatch.setattr("foveal.video.sidecode.GROUP", 2)
+    for room in ("sidecode", "blend"):
+        monkeypatch.setattr(f"foveal.video.{room}.GROUP", 2)
     side_information(source)
     with pytest.raises(KeyboardInterrupt):
         receive(source, out, LOSSLESS, progress=interrupt_at(3))

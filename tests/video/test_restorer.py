@@ -18,7 +18,7 @@ from foveal.video import attention_sr, resize
 from foveal.video import restorer as room
 from foveal.video.attention_sr import SIZES, AttentionSR
 from foveal.video.restorer import Restorer
-from foveal.video.types import Planes
+from foveal.video.types import IDENTITY, LUMA, OWN, TAPS, Planes
 
 
 def network(mode: str = "x2", strength: float = 0.02) -> AttentionSR:
@@ -154,12 +154,14 @@ def test_changes_add_up_to_a_new_look_at_the_whole(monkeypatch: pytest.MonkeyPat
     assert 1 <= shares[2:].count(1) < 5
 
 
-def test_blend_and_gains() -> None:
+def test_blend_and_factors() -> None:
     net, planes = network(strength=0.05), made.planes(4, 80, 60)
     blend = np.array([[0, 0.5, 1], [1.5, 0, 1]], np.float32)
-    gains = np.array([1, 0.5, 1, 0.25, 0, 1.5], np.float32)
+    taps = IDENTITY * 0
+    taps[[OWN, LUMA, LUMA + 1]] = 0.5, 0.25, 1.5
+    gains = np.array([0.5] * 4 + [0.25, 1.5])
     parts = Restorer(net, 2, 160, 120, bf16=False).parts(planes)
-    found = Restorer(net, 2, 160, 120, bf16=False).restore(planes, blend=blend, gains=gains)
+    found = Restorer(net, 2, 160, 120, bf16=False).restore(planes, blend=blend, taps=taps)
     for row, line in enumerate(blend):
         for column, weight in enumerate(line):
             at = np.s_[64 * row : 64 * row + 64, 64 * column : 64 * column + 64]
@@ -170,6 +172,42 @@ def test_blend_and_gains() -> None:
             for plane, plain, i in ((found.u, parts.u, 4), (found.v, parts.v, 5)):
                 wanted = plain[fine] + weight * gains[i] * parts.residual[i][fine]
                 assert np.abs(plane[fine] - wanted.clip(0, 255)).max() < 0.51
+
+
+@pytest.mark.parametrize(
+    ("scale", "small", "size"), [(2, (50, 40), (97, 79)), (1.5, (64, 54), (96, 80)), (1, (51, 37), (51, 37))]
+)
+def test_taps_are_what_the_page_says(scale: float, small: tuple[int, int], size: tuple[int, int]) -> None:
+    planes, taps = made.planes(4, *small), IDENTITY + np.random.default_rng(1).normal(0, 0.05, TAPS).astype(np.float32)
+    run = Restorer(network(room.mode_of(scale)), scale, *size, bf16=False)
+    parts = run.parts(planes)
+    shown, _, _ = parts.restored(taps)
+    rows, columns = parts.residual.shape[1:]
+    coded = planes.y[:rows, :columns] if scale == 2 else parts.y
+    whole = np.empty((2 * rows, 2 * columns), np.float32)
+    for i in range(4):
+        whole[i // 2 :: 2, i % 2 :: 2] = parts.residual[i]
+
+    def at(plane: np.ndarray, y: int, x: int) -> float:
+        return float(plane[min(max(y, 0), plane.shape[0] - 1), min(max(x, 0), plane.shape[1] - 1)])
+
+    for y, x in ((0, 0), (1, 1), (6, 9), (7, 12), (size[1] - 1, size[0] - 1), (0, size[0] - 1)):
+        sy, sx = (1 - 2 * (y % 2), 1 - 2 * (x % 2)) if scale == 2 else (1, 1)
+        cy, cx = (y // 2, x // 2) if scale == 2 else (y, x)
+        around = [(i, j) for i in range(-2, 3) for j in range(-2, 3) if i or j]
+        wanted = sum(
+            float(t) * (at(coded, cy + sy * i, cx + sx * j) - at(coded, cy, cx))
+            for t, (i, j) in zip(taps, around, strict=False)
+        )
+        near = [(i, j) for i in range(-1, 2) for j in range(-1, 2)]
+        wanted += sum(float(t) * at(whole, y + sy * i, x + sx * j) for t, (i, j) in zip(taps[24:], near, strict=False))
+        assert float(shown[y, x]) - parts.y[y, x] == pytest.approx(wanted, abs=0.01)
+
+
+def test_the_identity_changes_nothing() -> None:
+    planes = made.planes(4, 50, 40)
+    plainly, filtered = (Restorer(network(), 2, 97, 79).restore(planes, taps=taps) for taps in (None, IDENTITY))
+    assert np.array_equal(plainly.y, filtered.y) and np.array_equal(plainly.u, filtered.u)
 
 
 def test_weight_0_is_plain_exactly() -> None:

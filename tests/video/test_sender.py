@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import tracemalloc
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,12 +24,14 @@ from foveal.errors import (
 )
 from foveal.video import sender, sidecar
 from foveal.video.basecodec import EncoderSettings
+from foveal.video.blend import best
 from foveal.video.choice import shrink
 from foveal.video.frames import Reader
 from foveal.video.resize import resize_planes
 from foveal.video.restorer import Restorer
 from foveal.video.sender import EncodeReport, send
 from foveal.video.sidecode import SideReader
+from foveal.video.types import TAPS, VideoFormat
 
 FAST = EncoderSettings("x264", crf=20, preset="ultrafast")
 
@@ -86,8 +89,8 @@ def test_side_information_never_loses_to_plain_resampling(bits: int | None, tmp_
         assert reader.format.bits == (bits or 8)
         restorer = Restorer.for_model("s", 2, 128, 96, reader.format.bits, 18 / 51, reader.format.chroma_location)
         for number, frame in enumerate(reader):
-            blend, gains = side.frame(number)
-            restored, plain = restorer.restore(frame.planes, blend=blend, gains=gains), restorer.plain(frame.planes)
+            blend, taps = side.frame(number)
+            restored, plain = restorer.restore(frame.planes, blend=blend, taps=taps), restorer.plain(frame.planes)
             original = made.planes(number, 128, 96).y * (4.0 if bits == 10 else 1.0)
             errors += [((p.y - original) ** 2).mean() for p in (restored, plain)]
     assert 10 * np.log10(errors[1] / errors[0]) == pytest.approx(report.gain_db, abs=0.05)
@@ -140,8 +143,9 @@ def test_progress_counts_the_frames_of_both_passes(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("weights")
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
+    """Beyond a group of 64 frames, whose sums are kept until its taps are chosen."""
     peaks = []
-    for count in (40, 120):
+    for count in (70, 150):
         source = made.clip(tmp_path / "in.mkv", times=range(count), width=160, height=120)
         tracemalloc.start()
         code(source, tmp_path / "out.mkv", side_information=True)
@@ -226,18 +230,19 @@ def test_times_before_zero_and_late_starts_are_kept(tmp_path: Path) -> None:
     assert float(times[0]) == pytest.approx(40 * made.STEP / 30000, abs=0.001)
 
 
-def test_what_is_shown_is_what_the_restorer_shows(weights: Path) -> None:
-    """The probes add up luma themselves, block by block."""
-    small = shrink(made.planes(0, 130, 98), 2, 0)
-    restorer = Restorer.for_model("s", 2, 130, 98, 8, None, 0)
-    parts = restorer.parts(small)
-    blend = sender.best_blend(made.planes(0, 130, 98), parts)
-    assert blend.shape == (2, 3)
-    shown = sender._shown(parts, blend, 8)
-    restored = restorer.restore(small, blend=blend)
+@pytest.mark.usefixtures("weights")
+def test_what_the_probes_show_is_what_the_restorer_shows() -> None:
+    original, settings = made.planes(0, 130, 98), EncoderSettings("x264", crf=18)
+    small = shrink(original, 2, 0)
+    wanted = Restorer.for_model("s", 2, 130, 98, 8, settings.quality, 0)
+    taps, blend = best(original, wanted.parts(small))
+    assert blend.shape == (2, 3) and taps.shape == (TAPS,)
+    shown = sender._receiver(VideoFormat(130, 98, 8, Fraction(1, 25)), "s", True)(2, settings)(small, original)
+    restored = wanted.restore(small, blend=blend, taps=taps)
     assert np.abs(shown.y.astype(int) - restored.y).max() <= 1
-    plain = sender._shown(parts, blend * 0, 8)
-    assert np.array_equal(plain.u, resize_planes(small, 130, 98, ratio=0.5).u)
+    assert np.array_equal(shown.u, resize_planes(small, 130, 98, ratio=0.5).u)
+    errors = [np.square(original.y - x.y.astype(float)).mean() for x in (shown, wanted.plain(small))]
+    assert errors[0] < errors[1]
 
 
 @pytest.mark.usefixtures("weights")

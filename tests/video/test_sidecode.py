@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 
 from foveal.errors import CorruptError, FormatError, FovealError, InputError, LimitError, TruncatedError, VersionError
 from foveal.video import sidecode
-from foveal.video.sidecode import GROUP, STEP, Facts, Pusher, SideReader, SideWriter
+from foveal.video.sidecode import FIRST_TAPS, GROUP, STEP, Facts, Pusher, SideReader, SideWriter
+from foveal.video.types import LUMA, OWN, TAPS
 
 FACTS = Facts(2.0, "x264", 30.5, "lanczos", "s", b"\x01\x02\x03\x04\x05\x06\x07\x08", 200, 130)
-GOLDEN = "46565349010403000bea7340010203040506070800c800820000000300abcdefbe648efbc5be1db8bd49b218"
+GOLDEN = (
+    "46565349020403000bea7340010203040506070800c800820000000300abcdef"  # header
+    "f1e3e3c9bf92d3bae5c873f859d1ba13"  # stream and CRC
+)
 
 
 def clip(frames: int, seed: int = 0, facts: Facts = FACTS, churn: float = 0.1) -> list[np.ndarray]:
@@ -29,10 +33,25 @@ def clip(frames: int, seed: int = 0, facts: Facts = FACTS, churn: float = 0.1) -
     return found
 
 
+def taps_of(start: int) -> list[int]:
+    """Taps of the group that begins at a frame: some at the ends of their range, some that stay, some that move."""
+    taps = [0] * TAPS
+    taps[0], taps[1], taps[2], taps[7], taps[OWN], taps[OWN + 1] = (
+        -128,
+        127,
+        start % 64,
+        -5,
+        STEP + start // 64,
+        -start // 64,
+    )
+    taps[LUMA:] = [STEP - start // 64, 5]
+    return taps
+
+
 def coded(frames: list[np.ndarray], facts: Facts = FACTS) -> bytes:
     writer = SideWriter(facts)
     for start in range(0, len(frames), GROUP):
-        writer.push(frames[start : start + GROUP], [STEP, 0, 63, start % 64, 5, 5])
+        writer.push(frames[start : start + GROUP], taps_of(start))
     return writer.finish(0xABCDEF)
 
 
@@ -47,9 +66,9 @@ def test_there_and_back(count: int) -> None:
     reader = SideReader(coded(frames))
     assert reader.facts == replace(FACTS, frames=count, check=0xABCDEF)
     for number, wanted in enumerate(frames):
-        weights, gains = reader.frame(number)
-        assert weights.dtype == np.float32 and np.array_equal(weights, wanted / 2)
-        assert np.array_equal(gains * 32, [32, 0, 63, number // GROUP * GROUP % 64, 5, 5])
+        weights, taps = reader.frame(number)
+        assert weights.dtype == taps.dtype == np.float32 and np.array_equal(weights, wanted / 2)
+        assert np.array_equal(taps * 64, taps_of(number // GROUP * GROUP))
 
 
 def test_any_order_of_frames() -> None:
@@ -72,10 +91,17 @@ def test_facts_there_and_back(width: int, height: int, scale: float, codec: str,
 
 def test_the_cost_is_what_is_written() -> None:
     writer, frames = SideWriter(FACTS), clip(GROUP, churn=0.3)
-    told = writer.cost(frames, [1, 2, 3, 4, 5, 6])
-    assert writer.cost(frames, [1, 2, 3, 4, 5, 6]) == told
-    writer.push(frames, [1, 2, 3, 4, 5, 6])
+    told = writer.cost(frames, taps_of(77))
+    assert writer.cost(frames, taps_of(77)) == told
+    writer.push(frames, taps_of(77))
     assert abs(8 * (len(writer.finish(0)) - 36) - told) <= 64
+
+
+def test_a_tap_out_of_range_is_refused() -> None:
+    writer = SideWriter(FACTS)
+    writer.push(clip(1), [200, *taps_of(0)[1:]])
+    with pytest.raises(CorruptError, match="a tap of 200"):
+        SideReader(writer.finish(0)).frame(0)
 
 
 def test_what_stays_costs_next_to_nothing() -> None:
@@ -85,7 +111,9 @@ def test_what_stays_costs_next_to_nothing() -> None:
 
 def golden() -> tuple[list[np.ndarray], list[int]]:
     frames = [np.array([[2, 2, 2, 2], [2, 0, 2, 2], [2, 2, 2, 3]], np.uint8)] * 2
-    return [*frames, np.array([[2, 2, 2, 2], [2, 0, 0, 2], [1, 2, 2, 3]], np.uint8)], [32, 32, 32, 32, 40, 40]
+    taps = list(FIRST_TAPS)
+    taps[11], taps[12], taps[OWN], taps[LUMA] = 3, -1, 40, 72
+    return [*frames, np.array([[2, 2, 2, 2], [2, 0, 0, 2], [1, 2, 2, 3]], np.uint8)], taps
 
 
 def test_golden_bytes() -> None:
@@ -104,7 +132,7 @@ class Second:
         self.stream, self.place = data[32:-4], 8
         self.low, self.range = 0, 2**64 - 1
         self.point = int.from_bytes(self.stream[:8].ljust(8, b"\0"), "big")
-        self.counts = [[1, 1] for _ in range(17)]
+        self.counts = [[1, 1] for _ in range(28)]
 
     def outcome(self, cum: list[int]) -> int:
         scale = self.range // 2**24
@@ -127,22 +155,43 @@ class Second:
             self.counts[context] = [(n + 1) // 2 for n in self.counts[context]]
         return bit
 
+    def bits(self, n: int) -> int:
+        return self.outcome([i * 2 ** (24 - n) for i in range(2**n + 1)]) if n else 0
+
+    def tap(self, i: int, old: int) -> int:
+        if i < 24:
+            y, x = divmod(i + (i >= 12), 5)
+            kind = 0 if 1 <= y <= 3 and 1 <= x <= 3 else 1
+        else:
+            kind = 2 if i == 28 else 3 if i < 33 else 4
+        if self.decision(16 + kind):
+            return old
+        up, length = self.bits(1), 0
+        while length < 7 and self.decision(21 + length):
+            length += 1
+        far = 2**length + self.bits(length)
+        return old + far if up else old - far
+
     def read(self) -> list[tuple[list[list[int]], list[int]]]:
-        told, scales, old = [], [32] * 6, [[2] * self.columns for _ in range(self.rows)]
+        told, taps, old = (
+            [],
+            [64 * (i in (28, 33, 34)) for i in range(35)],
+            [[2] * self.columns for _ in range(self.rows)],
+        )
         for frame in range(self.frames):
             if frame % 64 == 0:
-                scales = [s if self.decision(0) else self.outcome([i * 2**18 for i in range(65)]) for s in scales]
+                taps = [self.tap(i, tap) for i, tap in enumerate(taps)]
             new = [list(row) for row in old]
-            for y, x in np.ndindex(self.rows, self.columns) if not self.decision(1) else ():
+            for y, x in np.ndindex(self.rows, self.columns) if not self.decision(0) else ():
                 near = [(b, a) for b, a in ((y, x - 1), (y - 1, x)) if a >= 0 and b >= 0]
                 changed = sum(new[b][a] != old[b][a] for b, a in near)
                 different = sum(new[b][a] != old[y][x] for b, a in near)
-                if self.decision(2 + 3 * changed + different):
+                if self.decision(1 + 3 * changed + different):
                     rest = {0: [1, 2, 3], 1: [0, 2, 3], 2: [1, 3, 0], 3: [2, 1, 0]}[old[y][x]]
                     alike = [sum(new[b][a] == w for b, a in near) for w in rest]
-                    i = 0 if self.decision(11 + alike[0]) else 1 if self.decision(14 + alike[1]) else 2
+                    i = 0 if self.decision(10 + alike[0]) else 1 if self.decision(13 + alike[1]) else 2
                     new[y][x] = rest[i]
-            told.append((new, scales))
+            told.append((new, taps))
             old = new
         return told
 
@@ -150,16 +199,16 @@ class Second:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_second_decoder_reads_the_same(seed: int) -> None:
     frames = clip(70, seed, churn=0.4)
-    for number, (weights, scales) in enumerate(Second(coded(frames)).read()):
+    for number, (weights, taps) in enumerate(Second(coded(frames)).read()):
         assert np.array_equal(weights, frames[number])
-        assert scales == [32, 0, 63, number // GROUP * GROUP % 64, 5, 5]
+        assert taps == taps_of(number // GROUP * GROUP)
 
 
 def test_a_second_decoder_reads_the_golden_bytes() -> None:
-    frames, gains = golden()
+    frames, taps = golden()
     told = Second(bytes.fromhex(GOLDEN)).read()
     assert [weights for weights, _ in told] == [frame.tolist() for frame in frames]
-    assert [scales for _, scales in told] == [gains] * 3
+    assert [found for _, found in told] == [taps] * 3
 
 
 def test_the_check_is_of_samples_not_of_memory() -> None:
@@ -175,8 +224,9 @@ def test_the_check_is_of_samples_not_of_memory() -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({0: 0}, CorruptError), ({4: 2}, VersionError), ({4: 0}, CorruptError), ({5: 5}, CorruptError),
-        ({5: 1}, CorruptError), ({6: 5}, CorruptError), ({7: 3}, CorruptError), ({8: 0x7F}, CorruptError),
+        ({0: 0}, CorruptError), ({4: 3}, VersionError), ({4: 1}, VersionError), ({4: 0}, CorruptError),
+        ({5: 5}, CorruptError), ({5: 1}, CorruptError), ({6: 5}, CorruptError), ({7: 3}, CorruptError),
+        ({8: 0x7F}, CorruptError),
         ({10: 7}, CorruptError), ({11: 63}, CorruptError), ({20: 0, 21: 0}, CorruptError), ({22: 0, 23: 0}, CorruptError),
         ({24: 0, 25: 0, 26: 0, 27: 0}, CorruptError), ({20: 255, 22: 255}, LimitError),
     ],
@@ -206,11 +256,11 @@ def test_an_invented_stream_ends_in_weights_or_a_typed_error(stream: bytes) -> N
     head = replace(FACTS, frames=70).to_bytes()
     reader = SideReader(sealed(head + stream))
     try:
-        weights, gains = reader.frame(69)
+        weights, taps = reader.frame(69)
     except CorruptError:
         return
     assert weights.shape == FACTS.blocks and set(np.unique(weights)) <= {0, 0.5, 1, 1.5}
-    assert gains.min() >= 0 and gains.max() < 2
+    assert taps.shape == (TAPS,) and taps.min() >= -2 and taps.max() < 2
 
 
 @given(st.binary(max_size=80))
@@ -245,7 +295,7 @@ def test_facts_that_do_not_fit_are_refused(facts: Facts) -> None:
 
 def test_symbols_of_a_stream_are_read_as_written() -> None:
     rng, pusher = np.random.default_rng(1), Pusher()
-    written = [(int(rng.integers(17)), bool(rng.random() < 0.2)) for _ in range(2000)]
+    written = [(int(rng.integers(28)), bool(rng.random() < 0.2)) for _ in range(2000)]
     for context, bit in written:
         pusher.put(context, bit)
         pusher.put_bits(context, 6)

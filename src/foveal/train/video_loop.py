@@ -19,7 +19,7 @@ from foveal.errors import InputError
 from foveal.train import checkpoint, data, video_pairs
 from foveal.train.record import Log
 from foveal.train.video_evaluate import gains, table
-from foveal.train.video_losses import loss, plain, restored, told
+from foveal.train.video_losses import loss, plain, residual_of, restored, told
 from foveal.train.video_unfold import published, unfold
 from foveal.video.attention_sr import MODES, SIZES, AttentionSR, SRSize, network_input
 
@@ -111,13 +111,15 @@ def train(
     log: Path | None = None,
     seed: int = 0,
     half_precision: bool = True,
+    compiled: bool = False,
 ) -> Path:
     """Train ``size`` in ``mode`` for ``minutes`` (or ``steps``) on the pairs of ``pool`` and write the checkpoint ``out``.
 
     The pool is made from the photographs of ``data_dir`` and the clips of ``clips`` if it is not there yet: ``pairs`` pairs
     of each mode; clips whose name contains ``hold_out`` are kept for validation. ``crop``: samples of the work grid.
     ``weights`` continues from a checkpoint, or from the weights of the package. ``half_precision``: products in
-    bfloat16. Interrupting (Ctrl-C) keeps what was learned. Raises InputError for options out of range. Returns ``out``.
+    bfloat16. ``compiled``: torch.compile, slow to start, then faster. Interrupting (Ctrl-C) keeps what was learned. Raises
+    InputError for options out of range. Returns ``out``.
     """
     chosen = SIZES.get(size) if isinstance(size, str) else size
     if chosen is None or mode not in MODES or crop < 16 or crop % 2 or batch < 1 or (steps or 1) < 1 or minutes <= 0:
@@ -138,7 +140,9 @@ def train(
         facts |= known
     elif weights is not None:
         facts |= checkpoint.load(weights, network)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it
     average = Average.of(network)
+    residual = torch.compile(residual_of, dynamic=False) if compiled else residual_of
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)
     source = video_pairs.batches(found[f"train.{mode}"], batch, crop, random)
     begin, step, skipped, total = time.monotonic(), 0, 0, 0.0
@@ -165,7 +169,7 @@ def train(
                 for group in optimiser.param_groups:
                     group["lr"] = rate(done(), step, lr)
                 now = next(source)
-                shown = restored(network, now, told(now, UNKNOWN_SHARE), half_precision)
+                shown = restored(network, now, told(now, UNKNOWN_SHARE), half_precision, residual)
                 value = loss(shown, now.target, done() >= STRUCTURE_FROM)
                 torch.autograd.backward(value)
                 norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,16 +26,27 @@ def plain(y: Tensor, u: Tensor, v: Tensor, mode: str) -> Planes3:
     return resize_tensors(y, u, v, 2 * y.shape[-1], 2 * y.shape[-2], ratio=0.5)
 
 
-def restored(network: AttentionSR, batch: Batch, quality: Tensor, half_precision: bool) -> Planes3:
-    """The network's pictures for a batch, channel attention pooled over each group of samples."""
-    start = plain(batch.y, batch.u, batch.v, network.mode)
-    inputs = network_input(batch.y, start[1], start[2], quality, network.mode)
+def residual_of(network: AttentionSR, inputs: Tensor, group: int, half_precision: bool) -> Tensor:
+    """The network's residual, channel attention pooled over each ``group`` of samples, products in bfloat16 or not."""
     with torch.autocast("cpu", torch.bfloat16, enabled=half_precision):
         features = network.features(inputs)
-        mean, top = (x.view(-1, batch.group, x.shape[1]) for x in network.attention_pool(features))
-        pooled = (mean.mean(1).repeat_interleave(batch.group, 0), top.amax(1).repeat_interleave(batch.group, 0))
-        residual = network.residual(features, pooled)
-    return add_residual(start, residual.float())
+        mean, top = (x.view(-1, group, x.shape[1]) for x in network.attention_pool(features))
+        pooled = (mean.mean(1).repeat_interleave(group, 0), top.amax(1).repeat_interleave(group, 0))
+        return network.residual(features, pooled).float()
+
+
+def restored(
+    network: AttentionSR,
+    batch: Batch,
+    quality: Tensor,
+    half_precision: bool,
+    residual: Callable[[AttentionSR, Tensor, int, bool], Tensor] = residual_of,
+) -> Planes3:
+    """The network's pictures for a batch. ``residual``: ``residual_of``, or what torch.compile made of it."""
+    start = plain(batch.y, batch.u, batch.v, network.mode)
+    inputs = network_input(batch.y, start[1], start[2], quality, network.mode)
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    return add_residual(start, residual(network, inputs, batch.group, half_precision))
 
 
 def told(batch: Batch, share: float) -> Tensor:

@@ -153,7 +153,7 @@ class AttentionSR(nn.Module):
     def attention_pool(self, features: Tensor) -> Pooled:
         """(B, 4C, h, w) -> mean and maximum over the picture, (B, 4C) each. Of tiles: mean the means by
         area, take the largest maximum."""
-        return features.mean((2, 3)), features.amax((2, 3))
+        return features.mean((2, 3)), features.flatten(2).max(2).values
 
     def channel_weights(self, pooled: Pooled) -> Tensor:
         """Mean and maximum (B, 4C) -> (B, 4C, 1, 1) in (0, 1)"""
@@ -162,7 +162,7 @@ class AttentionSR(nn.Module):
 
     def spatial_weights(self, x: Tensor) -> Tensor:
         """(B, 4C, h, w) -> (B, 1, h, w) in (0, 1)"""
-        return torch.sigmoid(self.look(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
+        return torch.sigmoid(self.look(torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True).values], 1)))
 
     def attend(self, features: Tensor, pooled: Pooled | None = None) -> Tensor:
         """Both attentions, one after the other, and the reduction: (B, 4C, h, w) -> (B, C, h, w).

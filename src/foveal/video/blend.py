@@ -1,7 +1,7 @@
 """What the sender, who has the original, tells the receiver of how far to trust the network.
 
-For every 64x64 block of the output a weight 0, 1/2, 1 or 3/2 of the network's residual, and for every group of 64 frames a
-scale of each of the residual's six planes. Scales are least squares. Weights are those of least error + lambda x bits
+For every 64x64 block of the output a weight 0, 1/2, 1 or 3/2 of the filtered residual, and for every group of 64 frames the
+taps of the filter (``postfilter``), of least squared error + lambda x bits. Weights are those of least error + lambda x bits
 over the group: a shortest path through time for each block, so that a weight changes where that pays, not where noise
 says so. Lambda is what a bit saves in the coded video itself; it rises when the bits would go over the limit.
 """
@@ -9,14 +9,27 @@ says so. Lambda is what a bit saves in the coded video itself; it rises when the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveal.video import sidecode
-from foveal.video.sidecode import BLOCK, GROUP, STEP, WEIGHTS, Facts, Indices, SideReader, check_of
-from foveal.video.types import Planes
+from foveal.video.postfilter import PAIRS, Luma, grams
+from foveal.video.sidecode import (
+    BLOCK,
+    GROUP,
+    HIGHEST,
+    LOWEST,
+    STEP,
+    WEIGHTS,
+    Facts,
+    Indices,
+    SideReader,
+    check_of,
+)
+from foveal.video.types import LUMA, Planes
 
 __all__ = ["Facts", "SideReader", "SideWriter", "choose", "measure"]
 
@@ -26,11 +39,17 @@ VALUE_OF_A_BIT = 1.3  # share of the error, per share of the video's bits, that 
 CHANGE, STAY = 7.0, 0.1  # bits of a block in a frame, about
 TRIES = 12  # fourfold lambda each time; with the last nothing changes any more
 
+RIDGE = 1e-6  # of the mean square of the features, so that least squares always has one answer
+SWEEPS = 12  # at most, over the taps
+TAP_BITS = np.array([0.7, *(3.0 + 2 * math.floor(math.log2(n)) for n in range(1, HIGHEST - LOWEST + 1))])  # about
+
 Floats = NDArray[np.float64]
+Taps = NDArray[np.int64]
 
 
 class Parts(Protocol):
-    """A restored frame in parts: plain planes y, u, v and the residual (6, rows, columns), see ``restorer.Parts``."""
+    """A restored frame in parts: plain planes y, u, v, the residual (6, rows, columns), and what the filter's taps look at,
+    see ``restorer.Parts``."""
 
     @property
     def y(self) -> NDArray[np.float32]: ...
@@ -40,6 +59,8 @@ class Parts(Protocol):
     def v(self) -> NDArray[np.float32]: ...
     @property
     def residual(self) -> NDArray[np.float32]: ...
+    @property
+    def luma(self) -> Luma: ...
 
 
 class Splitting(Protocol):
@@ -49,61 +70,115 @@ class Splitting(Protocol):
 
 
 class Sums(NamedTuple):
-    """Over the samples of each block, with e = original - plain and r = residual: sums of e e, e r and r r, each
-    (6, rows, columns), for the residual's planes: four sub-pixels of luma, U, V."""
+    """Sums over the samples of each block. ``luma`` (.., rows, columns, 595): products of what the taps look at and of the
+    error e of plain luma, see ``postfilter.grams``. ``chroma`` (.., 3, 2, rows, columns): e e, e r and r r of U and V, with
+    the residual r."""
 
-    ee: Floats
-    er: Floats
-    rr: Floats
+    luma: NDArray[np.float32]
+    chroma: Floats
 
 
 def measure(original: Planes, parts: Parts) -> Sums:
     """The sums of one frame. Samples of both in the same units; a block is 64x64 luma samples."""
-    rows, columns = original.u.shape
-    error = np.zeros((6, rows, columns), np.float32)
-    luma = original.y - parts.y
-    height, width = luma.shape
-    for i in range(4):
-        part = luma[i // 2 :: 2, i % 2 :: 2]
-        error[i, : part.shape[0], : part.shape[1]] = part
-    error[4], error[5] = original.u - parts.u, original.v - parts.v
-    residual = parts.residual
-    if height % 2 or width % 2:  # beyond the border there is nothing to be right about
-        residual = residual.copy()
-        residual[2:4, height // 2 :] = 0
-        residual[1:4:2, :, width // 2 :] = 0
-    return Sums(_per_block(error * error), _per_block(error * residual), _per_block(residual * residual))
+    error = np.stack([original.u - parts.u, original.v - parts.v])
+    residual = parts.residual[4:]
+    chroma = np.stack([_per_block(x * y) for x, y in ((error, error), (error, residual), (residual, residual))])
+    return Sums(grams(parts.luma, original.y - parts.y), chroma)
 
 
 def _per_block(x: NDArray[np.float32]) -> Floats:
-    """(6, h, w) -> sums over blocks of 32x32 samples (6, rows, columns)"""
+    """(2, h, w) -> sums over blocks of 32x32 samples (2, rows, columns)"""
     side = BLOCK // 2
     rows = np.add.reduceat(x, np.arange(0, x.shape[1], side), 1)
     return np.add.reduceat(rows, np.arange(0, x.shape[2], side), 2).astype(np.float64)
 
 
-def best_gains(sums: Sums, weights: Floats) -> list[int]:
-    """Scales in 32nds, 0..63, of least squared error of a group under ``weights`` (frames, rows, columns); ``sums`` with a
-    first axis of frames."""
-    over = (0, 2, 3)
-    w = weights[:, None]
-    up, down = (w * sums.er).sum(over), (w * w * sums.rr).sum(over)
-    best = np.where(down > 0, up / np.maximum(down, 1e-12), 1.0)
-    return [int(g) for g in np.rint(best * STEP).clip(0, 63)]
+def _products(taps: Floats) -> Floats:
+    """What the sums of ``Sums.luma`` count in the squared error of luma filtered by ``taps`` (33,): (595,)"""
+    v = np.append(taps, -1.0)
+    one, other = PAIRS
+    return np.asarray(v[one] * v[other] * np.where(one == other, 1, 2), np.float64)
 
 
-def errors(sums: Sums, gains: list[int]) -> tuple[Floats, Floats]:
+def errors(sums: Sums, taps: Floats) -> tuple[Floats, Floats]:
     """Squared error of luma and of chroma with each of the four weights, (frames, rows, columns, 4)."""
-    g = np.array(gains, np.float64)[:, None, None] / STEP
     w = WEIGHTS.astype(np.float64)
-    er, rr = g * sums.er, g * g * sums.rr
+    parts = _products(taps[:LUMA])
+    last = PAIRS[1] == LUMA  # products with the error
+    alone = len(parts) - 1  # the error's square
+    square = (sums.luma @ np.where(last, 0, parts).astype(np.float32)).astype(np.float64)
+    cross = (sums.luma @ np.where(last & (np.arange(len(parts)) != alone), -parts / 2, 0).astype(np.float32)).astype(
+        float
+    )
+    luma = sums.luma[..., alone, None] - 2 * w * cross[..., None] + w * w * square[..., None]
+    ee, er, rr = (np.moveaxis(x, -3, -1) for x in np.moveaxis(sums.chroma, -4, 0))
+    u, v = (
+        ee[..., i, None] - 2 * w * taps[LUMA + i] * er[..., i, None] + (w * taps[LUMA + i]) ** 2 * rr[..., i, None]
+        for i in range(2)
+    )
+    return np.maximum(luma, 0), np.maximum(u + v, 0)
 
-    def of(planes: slice) -> Floats:
-        ee, cross, square = (x[:, planes].sum(1)[..., None] for x in (sums.ee, er, rr))
-        found: Floats = np.maximum(ee - 2 * w * cross + w * w * square, 0)
-        return found
 
-    return of(slice(4)), of(slice(4, 6))
+def normal_equations(sums: Sums, weights: Floats) -> list[tuple[Floats, Floats]]:
+    """(A, b) of least squares, error = e e - 2 b x + x A x, for the taps of luma and the factors of U and of V, with the
+    blocks' ``weights`` (frames, rows, columns)."""
+    flat, w = sums.luma.reshape(-1, sums.luma.shape[-1]), weights.reshape(-1).astype(np.float64)
+    packed = np.zeros((LUMA + 1, LUMA + 1))
+    packed[PAIRS] = (w * w) @ flat
+    full = packed + np.triu(packed, 1).T
+    along = np.zeros((LUMA + 1, LUMA + 1))
+    along[PAIRS] = w @ flat
+    found = [(full[:LUMA, :LUMA], along[:LUMA, LUMA])]
+    for i in range(2):
+        er, rr = sums.chroma[..., 1, i, :, :], sums.chroma[..., 2, i, :, :]
+        found.append((np.array([[(weights**2 * rr).sum()]]), np.array([(weights * er).sum()])))
+    return found
+
+
+def best_taps(sums: Sums, weights: Floats) -> Floats:
+    """The taps (35,) of least squared error under ``weights`` (frames, rows, columns), not rounded."""
+    return np.concatenate([_solved(a, b) for a, b in normal_equations(sums, weights)])
+
+
+def _solved(a: Floats, b: Floats) -> Floats:
+    size = np.trace(a) / len(b)
+    return np.linalg.solve(a + RIDGE * size * np.eye(len(b)), b) if size > 0 else np.zeros(len(b))
+
+
+def told_taps(sums: Sums, weights: Floats, before: Sequence[int], price: float) -> list[int]:
+    """Taps in STEPths of least squared error + ``price`` x bits after those ``before``; those of a plane that would be
+    worse than plain are 0."""
+    out: list[int] = []
+    for a, b in normal_equations(sums, weights):
+        old = np.array(before[len(out) : len(out) + len(b)])
+        zero = np.zeros(len(b), np.int64)
+        starts = [np.rint(_solved(a, b) * STEP).clip(LOWEST, HIGHEST).astype(np.int64), old, zero]
+        found = min((_descended(a, b, start, old, price) for start in starts), key=lambda x: x[0])
+        out += (zero if found[1] > 0 else found[2]).tolist()
+    return out
+
+
+def _descended(a: Floats, b: Floats, start: Taps, old: Taps, price: float) -> tuple[float, float, Taps]:
+    """Each tap in turn is set to the value of least cost, until none moves: (cost, error less that of plain, taps)."""
+    taps = start.copy()
+    slope = a @ (taps / STEP) - b
+    for _ in range(SWEEPS):
+        moved = False
+        for k in range(len(taps)):
+            if a[k, k] <= 0:
+                continue
+            best = taps[k] - slope[k] / a[k, k] * STEP
+            ways = np.array([taps[k], old[k], np.floor(best), np.ceil(best)]).clip(LOWEST, HIGHEST).astype(np.int64)
+            step = (ways - taps[k]) / STEP
+            way = int(np.argmin(2 * slope[k] * step + a[k, k] * step**2 + price * TAP_BITS[abs(ways - old[k])]))
+            if ways[way] != taps[k]:
+                slope += a[:, k] * step[way]
+                taps[k], moved = ways[way], True
+        if not moved:
+            break
+    x = taps / STEP
+    error = float(x @ a @ x - 2 * b @ x)
+    return error + price * float(TAP_BITS[abs(taps - old)].sum()), error, taps
 
 
 def cost_of(luma: Floats, chroma: Floats) -> Floats:
@@ -128,18 +203,29 @@ def smoothest(cost: Floats, before: Indices, price: float) -> Indices:
     return path
 
 
-def choose(sums: Sums, before: Indices, price: float) -> tuple[Indices, list[int]]:
-    """Weights (frames, rows, columns) and scales of a group, given its sums (frames first), the weights ``before`` it and
-    the error that a bit must save.
-
-    The scales are the best for the weights, and 0 is among them: no plane of the group is worse than plain.
-    """
-    weights = np.ones(sums.ee.shape[:1] + sums.ee.shape[2:])
+def best(original: Planes, parts: Parts) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Taps (35,) and weights (rows, columns) of least squared error of luma for one frame, as if they cost nothing."""
+    one = measure(original, parts)
+    sums = Sums(one.luma[None], one.chroma[None])
+    weights = np.ones(sums.luma.shape[:3])
     for _ in range(2):
-        gains = best_gains(sums, weights)
-        weights = WEIGHTS[cost_of(*errors(sums, gains)).argmin(-1)].astype(np.float64)
-    path = smoothest(cost_of(*errors(sums, best_gains(sums, weights))), before, price)
-    return path, best_gains(sums, WEIGHTS[path].astype(np.float64))
+        taps = best_taps(sums, weights)
+        weights = WEIGHTS[errors(sums, taps)[0].argmin(-1)].astype(np.float64)
+    return best_taps(sums, weights).astype(np.float32), weights[0].astype(np.float32)
+
+
+def choose(sums: Sums, before: Indices, taps: Sequence[int], price: float) -> tuple[Indices, list[int]]:
+    """Weights (frames, rows, columns) and taps of a group, given its sums (frames first), the weights ``before`` it, the
+    ``taps`` before it, and the error that a bit must save.
+
+    No plane of the group is worse than plain.
+    """
+    weights = np.ones(sums.luma.shape[:3])
+    for _ in range(2):
+        found = best_taps(sums, weights)
+        weights = WEIGHTS[cost_of(*errors(sums, found)).argmin(-1)].astype(np.float64)
+    path = smoothest(cost_of(*errors(sums, best_taps(sums, weights))), before, price)
+    return path, told_taps(sums, WEIGHTS[path].astype(np.float64), taps, price)
 
 
 def _taken(errors: Floats, path: Indices) -> float:
@@ -186,16 +272,17 @@ class SideWriter:
             return
         sums = Sums(*(np.stack(x) for x in zip(*self._group, strict=True)))
         self._group = []
-        price = VALUE_OF_A_BIT * sums.ee.sum() / len(sums.ee) / self._bits_per_frame
+        plain = float(sums.luma[..., -1].sum(dtype=np.float64) + sums.chroma[:, 0].sum())
+        price = VALUE_OF_A_BIT * plain / len(sums.luma) / self._bits_per_frame
         limit = max(self._frames * BITS_PER_BLOCK * math.prod(self.facts.blocks), LEAST_BITS)
         for _ in range(TRIES):
-            path, gains = choose(sums, self._writer.weights, price)
-            cost = self._writer.cost(list(path), gains)
+            path, taps = choose(sums, self._writer.weights, self._writer.taps, price)
+            cost = self._writer.cost(list(path), taps)
             if self._bits + cost <= limit:
                 break
             price *= 4
-        luma, _ = errors(sums, gains)
+        luma, _ = errors(sums, np.array(taps) / STEP)
         self._bits += cost
         self._plain += float(luma[..., 0].sum())
         self._restored += _taken(luma, path)
-        self._writer.push(list(path), gains)
+        self._writer.push(list(path), taps)

@@ -210,8 +210,8 @@ class Run:
             self._drop(f"side information ends at frame {number}")
         if self.plan.side is None:
             return restorer.restore(planes)
-        blend, gains = self.plan.side.frame(number)
-        return restorer.restore(planes, blend=blend, gains=gains)
+        blend, taps = self.plan.side.frame(number)
+        return restorer.restore(planes, blend=blend, taps=taps)
 
     def _drop(self, reason: str) -> None:
         warnings.warn(f"{reason}; restored without", FovealWarning, stacklevel=5)

@@ -1,6 +1,6 @@
 """Frames restored whole: plain upscaling, the network's residual on top, and what a frame shares with the one before.
 
-    restored = plain + blend x gain x residual
+    restored = plain + blend x filter(residual, coded luma)
 
 The residual is kept between frames; only where the network's input changed is it computed again, in rectangles with the
 network's reach around them, as long as that costs less than the whole. Channel attention sees the whole picture, so it
@@ -15,13 +15,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from foveal.errors import InputError
 from foveal.video import attention_sr, inference, resize
 from foveal.video.attention_sr import AttentionSR
-from foveal.video.types import Plane, Planes
+from foveal.video.postfilter import Luma, filtered
+from foveal.video.types import LUMA, Plane, Planes
 
 GROUP = 64  # frames after which nothing of earlier ones is left
 BLOCK = 16  # side of the blocks in which input is compared, samples of the work grid
@@ -40,13 +42,40 @@ class Parts(NamedTuple):
     """A frame before its parts are added, in units of its samples (0..255 or 0..1023), not rounded and not clipped.
 
     y (H, W), u and v (ceil(H/2), ceil(W/2)): plain upscaling. residual (6, ceil(H/2), ceil(W/2)): four sub-pixels of
-    luma, row by row, then U and V. All float32.
+    luma, row by row, then U and V. All float32. ``luma``: what the filter's taps look at.
     """
 
     y: Floats
     u: Floats
     v: Floats
     residual: Floats
+    luma: Luma
+
+    def added(self, taps: Floats | None = None, blend: Floats | None = None) -> list[Tensor]:
+        """What comes on top of the plain planes, six of (ceil(H/2), ceil(W/2)): the residual, filtered by ``taps`` (35,),
+        see ``postfilter``, and times ``blend``, weights of 64x64 blocks of the output."""
+        planes = list(torch.from_numpy(self.residual))
+        if taps is not None:
+            planes[:4] = filtered(self.luma, taps)
+            planes[4:] = [plane * float(tap) for plane, tap in zip(planes[4:], taps[LUMA:], strict=True)]
+        if blend is not None:
+            spread = torch.from_numpy(self._spread(blend))
+            planes = [plane * spread for plane in planes]
+        return planes
+
+    def restored(self, taps: Floats | None = None, blend: Floats | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The planes with what comes on top, not rounded."""
+        added, (height, width) = self.added(taps, blend), self.y.shape
+        y = F.pixel_shuffle(torch.stack(added[:4])[None], 2)[0, 0, :height, :width].add_(torch.from_numpy(self.y))
+        return y, torch.from_numpy(self.u) + added[4], torch.from_numpy(self.v) + added[5]
+
+    def _spread(self, blend: Floats) -> Floats:
+        """Weights of blocks -> weights of samples of the work grid. InputError for another number of blocks."""
+        shape = (-(-self.y.shape[0] // BLEND_BLOCK), -(-self.y.shape[1] // BLEND_BLOCK))
+        if blend.shape != shape:
+            raise InputError(f"blend weights are {blend.shape}, expected {shape}")
+        side, (_, rows, columns) = BLEND_BLOCK // 2, self.residual.shape
+        return np.asarray(blend, np.float32).repeat(side, 0).repeat(side, 1)[:rows, :columns]
 
 
 def weights_id(model: str) -> bytes:
@@ -128,30 +157,13 @@ class Restorer:
         return Planes(*(_rounded(torch.from_numpy(x), self.top) for x in self._upscaled(planes)))
 
     @torch.inference_mode()
-    def restore(
-        self, planes: Planes, *, blend: NDArray[np.floating] | None = None, gains: NDArray[np.floating] | None = None
-    ) -> Planes:
+    def restore(self, planes: Planes, *, blend: Floats | None = None, taps: Floats | None = None) -> Planes:
         """The next frame restored, rounded to the nearest value.
 
-        ``blend``: (ceil(H/64), ceil(W/64)) weights of 64x64 blocks of the output, 1 everywhere if None. ``gains``: (6,)
-        factors of the residual's planes, 1 if None.
+        ``blend``: (ceil(H/64), ceil(W/64)) weights of 64x64 blocks of the output, 1 everywhere if None. ``taps``: (35,)
+        of the filter, see ``postfilter``; None: the residual as it is.
         """
-        parts = self.parts(planes)
-        spread = None if blend is None else torch.from_numpy(self._spread(blend))
-        added = [self._weighted(parts.residual, i, spread, gains) for i in range(6)]
-        sub_pixels = torch.from_numpy(self._even(parts.y)).view(self.rows, 2, self.columns, 2)
-        for i in range(4):
-            sub_pixels[:, i // 2, :, i % 2] += added[i]
-        y = sub_pixels.view(2 * self.rows, 2 * self.columns)[: self.height, : self.width]
-        u, v = (torch.from_numpy(x) + r for x, r in zip((parts.u, parts.v), added[4:], strict=True))
-        return Planes(*(_rounded(x, self.top) for x in (y, u, v)))
-
-    @staticmethod
-    def _weighted(residual: Floats, plane: int, spread: Tensor | None, gains: NDArray[np.floating] | None) -> Tensor:
-        out = torch.from_numpy(residual[plane])
-        if gains is not None and gains[plane] != 1:
-            out = out * float(gains[plane])
-        return out if spread is None else out * spread
+        return Planes(*(_rounded(x, self.top) for x in self.parts(planes).restored(taps, blend)))
 
     @torch.inference_mode()
     def parts(self, planes: Planes) -> Parts:
@@ -160,10 +172,11 @@ class Restorer:
         if self.frames % GROUP == 0:
             self.reset()
         self.frames += 1
-        if self.runner is None:
-            return Parts(y, u, v, np.zeros((6, self.rows, self.columns), np.float32))
-        inputs = self._inputs(planes.y if self.scale == 2 else y, u, v)
-        return Parts(y, u, v, self._network(self.runner, inputs)[0].numpy())
+        coded = self._coded(planes.y) if self.scale == 2 else self._even(y)
+        residual = np.zeros((6, self.rows, self.columns), np.float32)
+        if self.runner is not None:
+            residual = self._network(self.runner, self._inputs(coded, u, v))[0].numpy()
+        return Parts(y, u, v, residual, Luma.of(coded, residual, self.scale == 2))
 
     def _upscaled(self, planes: Planes) -> tuple[Floats, Floats, Floats]:
         """Plain upscaling, not rounded. InputError for a frame that is not of this clip."""
@@ -194,28 +207,25 @@ class Restorer:
         """Luma with its last row and column repeated where the size is odd."""
         return np.pad(y, ((0, self.height % 2), (0, self.width % 2)), "edge") if (self.height | self.width) % 2 else y
 
-    def _inputs(self, y: Plane | Floats, u: Floats, v: Floats) -> Tensor:
+    def _coded(self, y: Plane) -> Floats:
+        """Small luma cut off or continued to (rows, columns)."""
+        inside = y[: self.rows, : self.columns].astype(np.float32)
+        return np.pad(
+            inside, [(0, n - m) for n, m in zip((self.rows, self.columns), inside.shape, strict=True)], "edge"
+        )
+
+    def _inputs(self, y: Floats, u: Floats, v: Floats) -> Tensor:
         """What ``attention_sr.network_input`` makes of these planes, (1, planes, rows, columns), channels last."""
-        if self.scale == 2:
-            y = y[: self.rows, : self.columns]
-            luma = [np.pad(y, [(0, n - m) for n, m in zip((self.rows, self.columns), y.shape, strict=True)], "edge")]
-        else:
-            even = self._even(np.asarray(y, np.float32)).reshape(self.rows, 2, self.columns, 2)
-            luma = [even[:, i, :, j] for i in range(2) for j in range(2)]
+        luma = [y]
+        if self.scale != 2:
+            cells = y.reshape(self.rows, 2, self.columns, 2)
+            luma = [cells[:, i, :, j] for i in range(2) for j in range(2)]
         out = np.empty((self.rows, self.columns, len(luma) + 3), np.float32)
         for i, plane in enumerate((*luma, u, v)):
             np.multiply(plane, 1 / self.top, out=out[..., i], casting="unsafe")
             out[..., i] -= 0.5
         out[..., -1] = self.quality
         return torch.from_numpy(out).permute(2, 0, 1)[None]
-
-    def _spread(self, blend: NDArray[np.floating]) -> Floats:
-        """Weights of blocks -> weights of samples of the work grid."""
-        shape = (-(-self.height // BLEND_BLOCK), -(-self.width // BLEND_BLOCK))
-        if blend.shape != shape:
-            raise InputError(f"blend weights are {blend.shape}, expected {shape}")
-        side = BLEND_BLOCK // 2
-        return np.asarray(blend, np.float32).repeat(side, 0).repeat(side, 1)[: self.rows, : self.columns]
 
     def _network(self, runner: inference.Runner, inputs: Tensor) -> Tensor:
         """(1, planes, rows, columns) -> residual (1, 6, rows, columns), computed where it may differ from the last."""

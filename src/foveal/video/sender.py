@@ -20,13 +20,13 @@ from foveal.errors import CorruptError, FovealWarning, InputError, UnknownModelE
 from foveal.video import copying, sidecar
 from foveal.video.attention_sr import SIZES, load_weights
 from foveal.video.basecodec import EncoderSettings, frame_rate
-from foveal.video.blend import SideWriter, measure
+from foveal.video.blend import SideWriter, best
 from foveal.video.choice import SCALES, Choice, Receiver, Show, choose, name, shrink, small_size
 from foveal.video.frames import Reader
 from foveal.video.mux import Writer
-from foveal.video.restorer import Parts, Restorer, mode_of, weights_id
+from foveal.video.restorer import Restorer, mode_of, weights_id
 from foveal.video.sampling import at_bits
-from foveal.video.sidecode import BLOCK, WEIGHTS, Facts
+from foveal.video.sidecode import Facts
 from foveal.video.types import Frame, Plane, Planes, VideoFormat
 
 Progress = Callable[[int, int | None], None]
@@ -140,30 +140,13 @@ def _receiver(video: VideoFormat, model: str | None, side_information: bool) -> 
 
         def show(small: Planes, original: Planes) -> Planes:
             parts = restorer.parts(small)
-            return _shown(parts, best_blend(at_bits(original, bits), parts) if side_information else None, bits)
+            told = best(at_bits(original, bits), parts) if side_information else (None, None)
+            y, _, _ = parts.restored(*told)
+            return Planes(*(_rounded(p, bits) for p in (y.numpy(), parts.u, parts.v)))  # nobody looks at chroma here
 
         return show
 
     return receiver
-
-
-def best_blend(original: Planes, parts: Parts) -> NDArray[np.float32]:
-    """The weight of the residual with the least error of luma, for each block: (rows, columns)."""
-    sums = measure(original, parts)
-    along, size = sums.er[:4].sum(0)[..., None], sums.rr[:4].sum(0)[..., None]
-    found: NDArray[np.float32] = WEIGHTS[np.argmin(WEIGHTS**2 * size - 2 * WEIGHTS * along, -1)]
-    return found
-
-
-def _shown(parts: Parts, blend: NDArray[np.float32] | None, bits: int) -> Planes:
-    """The parts added up, luma at least: neither squared error nor VMAF looks at chroma, which stays plain."""
-    height, width = parts.y.shape
-    _, rows, columns = parts.residual.shape
-    luma = parts.residual[:4].reshape(2, 2, rows, columns).transpose(2, 0, 3, 1).reshape(2 * rows, 2 * columns)
-    luma = luma[:height, :width]
-    if blend is not None:
-        luma = luma * blend.repeat(BLOCK, 0).repeat(BLOCK, 1)[:height, :width]
-    return Planes(*(_rounded(p, bits) for p in (parts.y + luma, parts.u, parts.v)))
 
 
 def _rounded(plane: NDArray[np.float32], bits: int) -> Plane:

@@ -1,4 +1,4 @@
-"""Side information as bytes: facts about a coded clip, weights of blocks, scales of the network's last layer.
+"""Side information as bytes: facts about a coded clip, weights of blocks, taps of the filter.
 
 ``push`` and ``pull`` are inverse. ``docs/video-side-information.md`` describes the bytes; every size is checked
 before anything is allocated for it, and whatever was not written by a ``Pusher`` ends in a typed error or in some weights.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
@@ -18,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveal.errors import CorruptError, InputError, LimitError, TruncatedError, VersionError
-from foveal.video.types import Planes
+from foveal.video.types import DETAIL, IDENTITY, NEAR, OWN, REACH, Planes
 
-MAGIC, VERSION = b"FVSI", 1
+MAGIC, VERSION = b"FVSI", 2  # 1 had scales of the network's planes in place of the filter, and is not read
 BLOCK = 64  # side of a block, luma samples
-GROUP = 64  # frames with the same scales
+GROUP = 64  # frames with the same taps
 WEIGHTS = np.array([0.0, 0.5, 1.0, 1.5], np.float32)
 USUAL = 2  # index of weight 1, which holds before the first frame
-STEP = 32  # scales are in 32nds
+STEP, LOWEST, HIGHEST = 64, -128, 127  # taps are in 64ths, in this range
+FIRST_TAPS = tuple(int(tap) * STEP for tap in IDENTITY)  # before the first group
 SCALES, CODECS, KERNELS = (1.0, 1.5, 2.0), ("", "svtav1", "x265", "x264", "ffv1"), ("lanczos", "bicubic", "area")
 MAX_BYTES, MAX_PIXELS = 1 << 26, 1 << 26
 UNKNOWN_CRF = 0xFFFF
@@ -84,6 +86,8 @@ class Facts:
             raise VersionError(
                 f"side information of version {version}, this Foveal reads {VERSION}: pip install -U foveal"
             )
+        if version == 1:
+            raise VersionError("side information of version 1, from before the first release: encode the video again")
         if version < 1 or not 2 <= halves <= 4 or codec >= len(CODECS) or kernel >= len(KERNELS) or group != GROUP:
             raise CorruptError(
                 f"side information: {version=} {halves=} {codec=} {kernel=} {group=} are not all possible"
@@ -121,7 +125,20 @@ class Get(Protocol):
     def get_bits(self, bits: int) -> int: ...
 
 
-SAME_GAIN, SAME_FRAME, CHANGED, FIRST, SECOND, CONTEXTS = 0, 1, 2, 11, 14, 17
+SAME_FRAME, CHANGED, FIRST, SECOND = 0, 1, 10, 13
+SAME_TAP, LONGER, CONTEXTS = 16, 21, 28
+
+
+def _kinds() -> list[int]:
+    """What kind each tap is: near or far of coded luma, the residual's own or beside it, chroma."""
+    side = range(-REACH, REACH + 1)
+    detail = [int(max(abs(y), abs(x)) > 1) for y in side for x in side if y or x]
+    around = (2 * NEAR + 1) ** 2
+    return [*detail, *(2 if DETAIL + i == OWN else 3 for i in range(around)), 4, 4]
+
+
+KINDS = tuple(_kinds())
+LONGEST = 7  # bits behind the first one of a difference of taps
 
 
 class Counts:
@@ -157,17 +174,39 @@ def others(weight: int) -> list[int]:
 _OTHERS = [others(k) for k in range(4)]
 
 
-def push_gains(gains: list[int], before: list[int], coder: Put) -> None:
-    """Six scales 0..63 of a group after those of the one before."""
-    for gain, old in zip(gains, before, strict=True):
-        coder.put(SAME_GAIN, gain == old)
-        if gain != old:
-            coder.put_bits(gain, 6)
+def push_taps(taps: Sequence[int], before: Sequence[int], coder: Put) -> None:
+    """The taps of a group after those of the one before, in STEPths: whether each is the same, else its sign and how far
+    away it is, in an exponential Golomb code."""
+    for kind, tap, old in zip(KINDS, taps, before, strict=True):
+        coder.put(SAME_TAP + kind, tap == old)
+        if tap == old:
+            continue
+        coder.put_bits(tap > old, 1)
+        far = abs(tap - old)
+        length = far.bit_length() - 1
+        for i in range(LONGEST):
+            coder.put(LONGER + i, i < length)
+            if i == length:
+                break
+        if length:
+            coder.put_bits(far - (1 << length), length)
 
 
-def pull_gains(before: list[int], coder: Get) -> list[int]:
-    """The inverse of ``push_gains``."""
-    return [old if coder.get(SAME_GAIN) else coder.get_bits(6) for old in before]
+def pull_taps(before: Sequence[int], coder: Get) -> list[int]:
+    """The inverse of ``push_taps``. CorruptError for a tap out of range."""
+    out = []
+    for kind, old in zip(KINDS, before, strict=True):
+        tap = old
+        if not coder.get(SAME_TAP + kind):
+            up, length = coder.get_bits(1), 0
+            while length < LONGEST and coder.get(LONGER + length):
+                length += 1
+            far = (1 << length) + (coder.get_bits(length) if length else 0)
+            tap = old + far if up else old - far
+        if not LOWEST <= tap <= HIGHEST:
+            raise CorruptError(f"side information: a tap of {tap} is not in {LOWEST} .. {HIGHEST}")
+        out.append(tap)
+    return out
 
 
 def push_frame(frame: Indices, before: Indices, coder: Put) -> None:
@@ -292,22 +331,22 @@ class SideWriter:
     def __init__(self, facts: Facts) -> None:
         self.facts, self.pusher = facts, Pusher()
         self.frames = 0
-        self.gains = [STEP] * 6
+        self.taps: Sequence[int] = FIRST_TAPS
         self.weights = np.full(facts.blocks, USUAL, np.uint8)
 
-    def cost(self, weights: list[Indices], gains: list[int]) -> float:
+    def cost(self, weights: list[Indices], taps: Sequence[int]) -> float:
         """Bits that ``push`` of this group would add."""
         tally = Tally(self.pusher.counts)
-        self._push(weights, gains, tally)
+        self._push(weights, taps, tally)
         return tally.bits
 
-    def push(self, weights: list[Indices], gains: list[int]) -> None:
-        """The next group: (rows, columns) indices of WEIGHTS for each of its 1..64 frames, and its six scales in 32nds."""
-        self._push(weights, gains, self.pusher)
-        self.frames, self.gains, self.weights = self.frames + len(weights), gains, weights[-1]
+    def push(self, weights: list[Indices], taps: Sequence[int]) -> None:
+        """The next group: (rows, columns) indices of WEIGHTS for each of its 1..64 frames, and its taps in 64ths."""
+        self._push(weights, taps, self.pusher)
+        self.frames, self.taps, self.weights = self.frames + len(weights), taps, weights[-1]
 
-    def _push(self, weights: list[Indices], gains: list[int], coder: Put) -> None:
-        push_gains(gains, self.gains, coder)
+    def _push(self, weights: list[Indices], taps: Sequence[int], coder: Put) -> None:
+        push_taps(taps, self.taps, coder)
         for before, frame in zip([self.weights, *weights[:-1]], weights, strict=True):
             push_frame(frame, before, coder)
 
@@ -338,18 +377,18 @@ class SideReader:
 
     def _rewind(self) -> None:
         self._puller, self._next = Puller(self._stream), 0
-        self._gains = [STEP] * 6
+        self._taps: Sequence[int] = FIRST_TAPS
         self._weights = np.full(self.facts.blocks, USUAL, np.uint8)
 
     def frame(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Blend weights (rows, columns) and scales (6,) of a frame; fastest in order. InputError beyond the last."""
+        """Blend weights (rows, columns) and taps (35,) of a frame; fastest in order. InputError beyond the last."""
         if not 0 <= number < self.facts.frames:
             raise InputError(f"side information is of {self.facts.frames} frames, there is no frame {number}")
         if number < self._next - 1:
             self._rewind()
         while self._next <= number:
             if self._next % GROUP == 0:
-                self._gains = pull_gains(self._gains, self._puller)
+                self._taps = pull_taps(self._taps, self._puller)
             self._weights = pull_frame(self._weights, self._puller)
             self._next += 1
-        return WEIGHTS[self._weights], (np.array(self._gains) / STEP).astype(np.float32)
+        return WEIGHTS[self._weights], (np.array(self._taps) / STEP).astype(np.float32)

@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
 
+REACH, NEAR = 2, 1  # of the filter's taps of coded luma, of the network's residual: samples to each side
+DETAIL = (2 * REACH + 1) ** 2 - 1  # taps of coded luma come first, row by row
+OWN = DETAIL + (2 * NEAR + 1) ** 2 // 2  # the tap of the residual itself
+LUMA = DETAIL + (2 * NEAR + 1) ** 2  # taps that make luma
+TAPS = LUMA + 2  # and a factor each of the residuals of U and V
+IDENTITY = np.zeros(TAPS, np.float32)  # leaves the residual as it is
+IDENTITY[[OWN, LUMA, LUMA + 1]] = 1
+
 
 @dataclass(frozen=True)
 class Planes:

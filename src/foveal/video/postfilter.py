@@ -1,0 +1,134 @@
+"""The filter that the sender fits to a clip and the receiver applies: what this clip wants beyond what the network learned.
+
+    filtered = sum of tap x (neighbour - own) of coded luma + sum of tap x neighbour of the network's residual
+
+24 taps look at the 5x5 samples of coded luma around a sample, less its own, 9 at the 3x3 samples of the residual. At scale 2
+the four output samples of a coded one share their taps, mirrored so that each looks the same way out of it. Fitted by least
+squares as Wiener filters are (in AV1: loop restoration, in VVC: ALF); here the decoded small picture and the
+network's opinion of it are filtered together. With 1 for the residual's own tap and 0 for all others it is the residual.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveal.video.types import DETAIL, LUMA, NEAR, REACH
+
+BLOCK = 64  # samples of luma to a side that have sums of their own
+PAIRS = np.triu_indices(LUMA + 1)  # of features and error: places of the sums of products in ``grams``
+
+Floats = NDArray[np.float32]
+
+
+class Luma(NamedTuple):
+    """What the taps look at. ``coded``: (rows, columns) at scale 2, which is ``mirrored``, otherwise plain luma (2 rows,
+    2 columns); ``residual`` (2 rows, 2 columns)."""
+
+    coded: Tensor
+    residual: Tensor
+    mirrored: bool
+
+    @classmethod
+    def of(cls, coded: Floats, residual: Floats, mirrored: bool) -> Luma:
+        """From the network's planes (6, rows, columns)."""
+        four = torch.from_numpy(residual[:4])[None]
+        return cls(torch.from_numpy(coded), F.pixel_shuffle(four, 2)[0, 0], mirrored)
+
+
+def _padded(x: Tensor, n: int) -> Tensor:
+    return F.pad(x[None, None], (n, n, n, n), mode="replicate")
+
+
+def _square(taps: Tensor, side: int) -> Tensor:
+    """Taps of coded luma with the one in the middle that makes their sum zero."""
+    half = side * side // 2
+    return torch.cat([taps[:half], -taps.sum()[None], taps[half:]]).reshape(side, side)
+
+
+def _phases(kernel: Tensor, mirrored: bool, apart: bool) -> Tensor:
+    """Kernels (4, 1, n, n) of the four samples of a cell; ``apart``: each a sample further on than the one before, in a
+    window of (n + 1) x (n + 1)."""
+    out = []
+    for i in range(4):
+        turned = [d for d, lower in ((0, i // 2), (1, i % 2)) if lower and mirrored]
+        one = kernel.flip(turned) if turned else kernel
+        out.append(F.pad(one, (i % 2, 1 - i % 2, i // 2, 1 - i // 2)) if apart else one)
+    return torch.stack(out)[:, None]
+
+
+def filtered(luma: Luma, taps: Floats) -> Tensor:
+    """The four planes (4, rows, columns) to add to plain luma."""
+    told = torch.from_numpy(np.asarray(taps, np.float32))
+    own = told[DETAIL:LUMA].reshape(2 * NEAR + 1, 2 * NEAR + 1)
+    out = F.conv2d(_padded(luma.residual, NEAR), _phases(own, luma.mirrored, True), stride=2)
+    if bool(told[:DETAIL].any()):
+        detail = _phases(_square(told[:DETAIL], 2 * REACH + 1), luma.mirrored, not luma.mirrored)
+        out += F.conv2d(_padded(luma.coded, REACH), detail, stride=1 if luma.mirrored else 2)
+    return out[0]
+
+
+def grams(luma: Luma, error: Floats) -> Floats:
+    """Sums of products, over each block of 64x64 samples, of the taps' features and the error of plain luma (H, W):
+    (rows of blocks, columns of blocks, len(PAIRS[0]))."""
+    height, width = error.shape
+    rows, columns = (n // 2 for n in luma.residual.shape)
+    missed = torch.from_numpy(np.pad(error, ((0, 2 * rows - height), (0, 2 * columns - width))))
+    side = BLOCK // 2
+    down, across = -(-rows // side), -(-columns // side)
+    coded, residual = _padded(luma.coded, REACH)[0, 0], _padded(luma.residual, NEAR)[0, 0]
+    out = np.empty((down, across, len(PAIRS[0])), np.float32)
+    features = torch.zeros(across, LUMA + 1, 4, side, side)
+    flat = features.view(across, LUMA + 1, -1)
+    for block in range(down):
+        first, last = block * side, min((block + 1) * side, rows)
+        if last - first < side:
+            features.zero_()
+        for i in range(4):
+            for k, plane in enumerate(_features(luma, coded, residual, missed, i, (first, last))):
+                _place(features[:, k, i], plane)
+        if 2 * last > height:  # beyond the border there is nothing to be right about
+            features[:, :, 2:, last - first - 1] = 0
+        if 2 * columns > width:
+            features[-1, :, 1::2, :, (columns - 1) % side] = 0
+        sums = torch.bmm(flat, flat.transpose(1, 2)).numpy()
+        out[block] = sums[:, PAIRS[0], PAIRS[1]]
+    return out
+
+
+def _features(
+    luma: Luma, coded: Tensor, residual: Tensor, error: Tensor, phase: int, rows: tuple[int, int]
+) -> list[Tensor]:
+    """The LUMA features and the error of one of the four samples of each cell in these rows, (rows, columns) each."""
+    top, left = divmod(phase, 2)
+    first, last = rows
+    columns = luma.residual.shape[1] // 2
+    sides = (-1 if luma.mirrored and top else 1), (-1 if luma.mirrored and left else 1)
+
+    def window(x: Tensor, step: int, reach: int, dy: int, dx: int) -> Tensor:
+        y, x0 = (top, left) if step == 2 else (0, 0)
+        y, x0 = y + reach + sides[0] * dy, x0 + reach + sides[1] * dx
+        return x[step * first + y : step * last + y : step, x0 : x0 + step * columns : step]
+
+    step = 1 if luma.mirrored else 2
+    middle = window(coded, step, REACH, 0, 0)
+    around = [(dy, dx) for dy in range(-REACH, REACH + 1) for dx in range(-REACH, REACH + 1) if dy or dx]
+    out = [window(coded, step, REACH, dy, dx) - middle for dy, dx in around]
+    near = [(dy, dx) for dy in range(-NEAR, NEAR + 1) for dx in range(-NEAR, NEAR + 1)]
+    out += [window(residual, 2, NEAR, dy, dx) for dy, dx in near]
+    return [*out, error[2 * first + top : 2 * last : 2, left::2]]
+
+
+def _place(into: Tensor, plane: Tensor) -> None:
+    """(rows, columns) into (blocks, 32, 32), what is beyond the right border left as it is: zero."""
+    rows, columns = plane.shape
+    side = into.shape[-1]
+    whole = columns // side
+    into[:whole, :rows] = plane[:, : whole * side].reshape(rows, whole, side).transpose(0, 1)
+    if columns % side:
+        into[whole, :rows, : columns % side] = plane[:, whole * side :]
