@@ -55,6 +55,7 @@ def test_an_untrained_network_is_plain_lanczos(pairs, mode):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
 def test_compiled_gradients_are_those_of_fp32_about(pairs):
     """In bf16, fused, the gradient of torch's ``amax`` is not a number: a maximum no longer equals what it is one of."""
     batch = next(video_pairs.batches(pairs["train.x2"], 4, 32, np.random.default_rng(0)))
