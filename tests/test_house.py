@@ -18,12 +18,17 @@ MODULES = {
     ".".join(("foveal", *path.relative_to(SRC).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(SRC.rglob("*.py"))
 }
-SHARED = {"foveal.errors", "foveal.header", "foveal.types"}  # plain types that everybody may use
+SHARED = {
+    "foveal.errors",
+    "foveal.header",
+    "foveal.types",
+    "foveal.taps",
+}  # plain types that everybody may use, fitted taps
 SHARED_IN_VIDEO = "foveal.video.types"  # and these that every video room may
 HALLS = {"foveal.image.codec", "foveal.video.codec"}
 WINGS = {
     f"foveal.image.{name}"
-    for name in ("encoder", "decoder", "network", "classmap", "partition", "viewing", "incremental")
+    for name in ("encoder", "decoder", "network", "classmap", "partition", "viewing", "incremental", "postfilter")
 } | {
     f"foveal.video.{name}" for name in ("sender", "receiver", "choice", "restorer", "blend", "frames", "mux", "copying")
 }  # of the halls

@@ -1,6 +1,6 @@
 """The .fov file: a signature and chunks, read and written. FORMAT.md is the page this follows.
 
-    signature  HEAD  iCCP?  CLAS?  BASE  BAS2?  BAS3?  PCKT...  ALPH?  eXIF?  xMP_?  IEND
+    signature  HEAD  iCCP?  CLAS?  BASE  BAS2?  BAS3?  fILT?  PCKT...  ALPH?  eXIF?  xMP_?  IEND
 
 `write` and `read` are inverses. Payloads are opaque bytes here; no torch and no numpy. Every size is
 compared with `Limits` before anything is allocated for it, and every refusal is a typed error:
@@ -39,13 +39,13 @@ CONCEAL = "decode with on_loss='conceal' to get the rest"
 
 MORE = (b"BAS2", b"BAS3")  # further parts of the base layer, version 2
 
-_ORDER = (b"HEAD", b"iCCP", b"CLAS", b"BASE", *MORE, b"PCKT", b"ALPH", b"eXIF", b"xMP_", b"IEND")
+_ORDER = (b"HEAD", b"iCCP", b"CLAS", b"BASE", *MORE, b"fILT", b"PCKT", b"ALPH", b"eXIF", b"xMP_", b"IEND")
 _RANK = {type_: rank for rank, type_ in enumerate(_ORDER)}
 _LENGTH_TYPE = struct.Struct(">I4s")
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _TYPE = re.compile(rb"[A-Za-z][A-Za-z0-9_]{3}")
-_AFTER_BASE = re.compile(rb"BAS[23]|PCKT|ALPH|eXIF|xMP_|IEND")
+_AFTER_BASE = re.compile(rb"BAS[23]|fILT|PCKT|ALPH|eXIF|xMP_|IEND")
 
 
 class _Chunk(NamedTuple):
@@ -89,6 +89,7 @@ def write(contents: Contents, *, limits: Limits = DEFAULT_LIMITS) -> bytes:
         (b"CLAS", contents.classes),
         (b"BASE", contents.base),
         *zip(MORE, contents.more, strict=False),
+        (b"fILT", contents.filter),
         *((b"PCKT", _U16.pack(p.number) + p.payload) for p in contents.packets),
         (b"ALPH", contents.alpha),
         (b"eXIF", contents.exif),
@@ -280,7 +281,8 @@ def _assemble(header: Header, chunks: Iterable[_Chunk], damaged: list[str] | Non
         raise CorruptError(f"{'; '.join(losses)}; {CONCEAL}")
     classes, alpha, icc, exif, xmp = map(found.get, (b"CLAS", b"ALPH", *METADATA))
     lost = (*(damaged or ()), *losses)
-    return Contents(header, found[b"BASE"], tuple(packets), classes, alpha, icc, exif, xmp, lost, more)
+    filter_ = found.get(b"fILT") if len(more) == header.base_parts - 1 else None
+    return Contents(header, found[b"BASE"], tuple(packets), classes, alpha, icc, exif, xmp, lost, more, filter_)
 
 
 def _more(header: Header, found: dict[bytes, bytes]) -> tuple[tuple[bytes, ...], list[str]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from foveal import container, datagrams
 from foveal.errors import CorruptError, InputError
 
-_START = (b"HEAD", b"CLAS", b"BASE", *container.MORE)
+_START = (b"HEAD", b"CLAS", b"BASE", *container.MORE, b"fILT")
 _REST = {datagrams.ICC: b"iCCP", datagrams.ALPHA: b"ALPH", datagrams.EXIF: b"eXIF", datagrams.XMP: b"xMP_"}
 _BEFORE_PACKETS = ("iCCP", "ALPH")  # when not everything fits: without them all of the picture looks wrong
 
@@ -94,7 +94,8 @@ def unpack(messages: Iterable[bytes]) -> bytes:
     start = [(name.encode(), chunk) for name, chunk in _chunks(sections.base)]
     names = [name for name, _ in start]
     expected = [b"HEAD", *[b"CLAS"] * (header.classes > 1), b"BASE", *container.MORE[: header.base_parts - 1]]
-    if b"BASE" not in names or names != expected[: len(names)]:
+    plain = [name for name in names if name != b"fILT"]
+    if b"BASE" not in names or plain != expected[: len(plain)]:
         raise CorruptError("the base datagrams do not hold header and base layer; send them again")
     rest = {_REST[kind]: _chunk(_REST[kind], body) for kind, body in sections.rest.items()}
     parts = [start[0][1], rest.pop(b"iCCP", b""), *(chunk for _, chunk in start[1:])]

@@ -165,6 +165,7 @@ class Contents:
     xmp: bytes | None = None
     damaged: tuple[str, ...] = ()
     more: tuple[bytes, ...] = ()
+    filter: bytes | None = None
 
     @property
     def whole_base(self) -> bool:

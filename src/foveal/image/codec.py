@@ -114,7 +114,7 @@ def decode_report(data: bytes, *, on_loss: str = "conceal") -> DecodeReport:
     head = contents.header
     network = Network.load(registry.name_of(head.model, head.weights))
     decoded = decode(network, contents, on_loss)
-    image = viewing.frame(viewing.show(network, decoded, head), contents)
+    image = viewing.frame(viewing.show(network, decoded, contents), contents)
     concealed, useless = viewing.concealed(decoded.lost, decoded.grid), decoded.useless
     damaged = contents.damaged
     if useless:
@@ -184,7 +184,7 @@ def contents_of(encoder: Encoder, stream: Stream, *, mode: Any = "RGB", **chunks
         complete=stream.layout.complete,
     )
     sent = tuple(container.Packet(i, p) for i, p in enumerate(stream.packets))
-    chunks |= {"classes": stream.class_map, "base": stream.base, "more": stream.more}
+    chunks |= {"classes": stream.class_map, "base": stream.base, "more": stream.more, "filter": stream.filter}
     return container.Contents(header=head, packets=sent, **chunks)
 
 
@@ -262,7 +262,7 @@ def importance(
     means = ranking.patch_means(gradient)
     classes = choose(rgb, keep=keep, threshold=threshold, alpha=alpha, mask=mask)
     if classes is None:
-        classes = Encoder(Network.load(model), rgb, None, 4, 1).at(quantize.level_of(quality)).classes
+        classes = Encoder(Network.load(model), rgb, None, 4, 1).at(quantize.level_of(quality), finish=False).classes
     kept = int((classes > 0).sum())
     forced = (
         threshold
@@ -292,7 +292,7 @@ def _search(encoder: Encoder, fits: Any, above: bool) -> Stream:
 
 def _psnr(encoder: Encoder, contents: container.Contents) -> float:
     """RGB PSNR in dB as a decoder would show it."""
-    rgb = viewing.show(encoder.network, decode(encoder.network, contents, "error"), contents.header)
+    rgb = viewing.show(encoder.network, decode(encoder.network, contents, "error"), contents)
     error = np.square(rgb.astype(np.float64) - encoder.rgb).mean()
     return float(10 * np.log10(255.0**2 / max(error, 1e-9)))
 

@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveal.image import classmap, patches, quantize, thrift
+from foveal.image import classmap, patches, postfilter, quantize, thrift
 from foveal.image.decoder import Ints, parts, run_slices, salience_of, to_tensor
 from foveal.image.network import Network
 from foveal.image.partition import Layout, TokenSymbols, base_payloads, layers_of
 from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
 
 ROUNDS = {6: 1, 7: 2, 8: 4, 9: 8}  # of refinement, by effort
+FILTERED = 4  # from this effort on a filter is fitted to the picture
+CHUNK_BITS = 96.0  # of a chunk besides its payload
 STRIDE = 0.3  # of the way to the target that a round goes
 
 
@@ -32,6 +34,7 @@ class Stream:
     packets: list[bytes]
     more: tuple[bytes, ...]  # further parts of the base layer
     layout: Layout
+    filter: bytes | None = None
 
     @property
     def class_count(self) -> int:
@@ -68,16 +71,19 @@ class Encoder:
             self._latents = visible.tobytes(), self.network.analyse(self.coefficients, visible, self.grid)
         return self._latents[1]
 
-    def at(self, level: int, watch: Callable[[Ints, Ints], None] | None = None) -> Stream:
-        """Quantise and entropy-code at ``level`` (sixteenths). ``watch`` sees all symbols with their scale indices."""
+    def at(self, level: int, watch: Callable[[Ints, Ints], None] | None = None, finish: bool = True) -> Stream:
+        """Quantise and entropy-code at ``level`` (sixteenths). ``watch`` sees all symbols with their scale indices. With
+        ``finish``, and from effort 4 on, a filter is fitted to what that decodes to."""
         z, base_symbols, base, features, salience = self._base(level)
         classes = self.forced if self.forced is not None else self._auto(level, base, features)
         latents = self.latents(classes)
         if self.effort in ROUNDS:
             latents = self._refined(level, latents, classes, base, features)
         tables, sent = self.network.tables, TokenSymbols(classes.size, self.network.prior.cuts)
-        for part in parts(np.nonzero((classes > 0).ravel() | self.layout.complete)[0].astype(np.int64)):
-            coded, _ = self._slices(level, latents, classes, base, features, part, self.layout.complete)
+        values = torch.zeros(classes.size, self.network.prior.cuts[-1], dtype=self.network.prior.dtype)
+        dropped = (classes == 0).ravel() & (not self.layout.complete)
+        for part in parts(np.nonzero(~dropped)[0].astype(np.int64)):
+            coded, values[part] = self._slices(level, latents, classes, base, features, part, self.layout.complete)
             for number, (symbols, index, _) in enumerate(coded):
                 sent.put(part, number, symbols, index)
                 if watch:
@@ -89,7 +95,25 @@ class Encoder:
         layers = layers_of(self.layout, classes, salience, self.grid[1], len(self.network.prior.cuts) - 1)
         first, *more = base_payloads(tables, batches, self.layout.version)
         payloads = sent.payloads(tables, layers, self.layout)
-        return Stream(level, classes, classmap.compress(classes), first, payloads, tuple(more), self.layout)
+        filter_ = None
+        if finish and self.effort >= FILTERED:
+            for part in parts(np.nonzero(dropped)[0].astype(np.int64)):
+                values[part] = self._slices(level, latents, classes, base, features, part)[1]
+            filter_ = self._filter(level, classes, values, dropped)
+        return Stream(level, classes, classmap.compress(classes), first, payloads, tuple(more), self.layout, filter_)
+
+    def _filter(
+        self, level: int, classes: NDArray[np.uint8], values: Tensor, dropped: NDArray[np.bool_]
+    ) -> bytes | None:
+        """The payload of the filter that is best for the picture as it will be decoded; None if none pays."""
+        levels = torch.tensor(quantize.class_levels(level))[torch.from_numpy(classes.ravel().astype(np.int64))]
+        masked, fit = torch.from_numpy(dropped), postfilter.Fit()
+        bands = self.network.rendered(values, level, levels, masked, self.grid, margin=postfilter.REACH)
+        for band in bands:
+            own = torch.from_numpy(self.rgb[band.start : band.end]).permute(2, 0, 1).float()
+            fit.add(band.pixels, band.edges, own)
+        taps, saved = fit.taps(quantize.rate_weight(level))
+        return None if taps is None or saved < CHUNK_BITS else postfilter.compress(taps)
 
     def _base(self, level: int) -> tuple[tuple[Ints, Ints], list[tuple[Ints, Ints]], Tensor, Tensor, Ints]:
         """Hyper-latent and thumbnail -> their symbols and indices, decoded thumbnail, features, salience."""

@@ -101,7 +101,7 @@ class Decoder:
     def _take(self, type_: bytes, chunk: bytes) -> None:
         if type_ == b"IEND":
             self._finish()
-        elif type_ == b"BASE" or (type_ in container.MORE and self._start and self._decoding):
+        elif type_ == b"BASE" or (type_ in (*container.MORE, b"fILT") and self._start and self._decoding):
             self._start = bytes(self._data[: self._at])
             self._contents = container.read(self._start, tolerant=True)
             self._decoding = begin(self._network(self._contents), self._contents)
@@ -128,9 +128,8 @@ class Decoder:
     def _render(self) -> None:
         """Make the picture, if it is not made; synthesise it only when there are new symbols."""
         if self._image is None and self._decoding and self._contents:
-            network, head = self._decoding.network, self._contents.header
             if self._rgb is None:
-                self._rgb = viewing.show(network, self._decoding.so_far(), head)
+                self._rgb = viewing.show(self._decoding.network, self._decoding.so_far(), self._contents)
             self._image = viewing.frame(self._rgb, self._contents)
 
     @staticmethod

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,15 @@ from foveal.image.transform import (
 
 Module = TypeVar("Module", bound=nn.Module)
 BAND = 65536  # tokens of a band that is transformed at once
+
+
+class Band(NamedTuple):
+    """``pixels`` (3, rows, columns) fp32 of the picture's rows ``start`` .. ``end``, with ``edges`` rows above and below."""
+
+    start: int
+    end: int
+    edges: tuple[int, int]
+    pixels: Tensor
 
 
 class Network:
@@ -97,18 +107,27 @@ class Network:
         return out
 
     @torch.no_grad()
+    def rendered(
+        self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int], margin: int = 0
+    ) -> Iterator[Band]:
+        """values (T, D) in 64ths of a step (of the picture's ``level`` for the thumbnail, of the token's among ``levels``
+        (T,) for the rest; both in sixteenths of a level), masked (T,) bool -> pixels in bands, clamped to 0..255, each with
+        up to ``margin`` rows, at most a patch, of those beside it."""
+        h, w = grid
+        latents = self._dequantise(values, level, levels)
+        for band in _bands(h, w, len(self._synthesis.blocks)):
+            first, last, start, end = band
+            edges = min(margin, PATCH * (start - first)), min(margin, PATCH * (last - end))
+            yield Band(
+                PATCH * start, PATCH * end, edges, self._render(latents, levels, masked, w, band, edges).clamp(0, 255)
+            )
+
     def synthesise(
         self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int]
     ) -> NDArray[np.uint8]:
-        """values (T, D) in 64ths of a step (of the picture's ``level`` for the thumbnail, of the token's among ``levels``
-        (T,) for the rest; both in sixteenths of a level), masked (T,) bool -> (16h, 16w, 3) uint8"""
-        h, w = grid
-        latents = self._dequantise(values, level, levels)
-        out = np.empty((PATCH * h, PATCH * w, 3), np.uint8)
-        for band in _bands(h, w, len(self._synthesis.blocks)):
-            own = self._render(latents, levels, masked, w, band)
-            out[PATCH * band[2] : PATCH * band[3]] = own.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        return out
+        """``rendered``, whole: (16h, 16w, 3) uint8"""
+        bands = self.rendered(values, level, levels, masked, grid)
+        return np.concatenate([to_bytes(band.pixels) for band in bands])
 
     def targets(
         self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int], rgb: NDArray[np.uint8]
@@ -136,9 +155,16 @@ class Network:
         return values.float() / VALUE_UNIT * step
 
     def _render(
-        self, latents: Tensor, levels: Tensor, masked: Tensor, w: int, band: tuple[int, int, int, int]
+        self,
+        latents: Tensor,
+        levels: Tensor,
+        masked: Tensor,
+        w: int,
+        band: tuple[int, int, int, int],
+        edges: tuple[int, int] = (0, 0),
     ) -> Tensor:
-        """Latents of all tokens (T, D) -> (3, rows, 16w) float pixels of one band, its halo cut off"""
+        """Latents of all tokens (T, D) -> (3, rows, 16w) float pixels of one band, its halo cut off but for ``edges`` rows
+        above and below"""
         first, last, start, end = band
         rows, shape = slice(first * w, last * w), (1, last - first, w)
         pixels: Tensor = self._synthesis(
@@ -148,7 +174,12 @@ class Network:
             self._fine,
             GridWindows(torch.ones(shape, dtype=torch.bool)),
         )[0]
-        return pixels[:, PATCH * (start - first) : PATCH * (end - first)]
+        return pixels[:, PATCH * (start - first) - edges[0] : PATCH * (end - first) + edges[1]]
+
+
+def to_bytes(pixels: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) float -> (H, W, 3) uint8"""
+    return pixels.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def _filled(module: Module, name: str, tensors: dict[str, Tensor]) -> Module:

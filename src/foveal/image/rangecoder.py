@@ -88,6 +88,10 @@ class Pusher:
         """Append one binary decision; ``probability`` of True."""
         self._coder.encode(np.array([bit], np.int32), constriction.stream.model.Bernoulli(probability, perfect=False))
 
+    def uniform(self, value: int, size: int) -> None:
+        """Append one of ``size`` equally likely values, 2 or more."""
+        self._coder.encode(np.array([value], np.int32), constriction.stream.model.Uniform(size))
+
     def finish(self) -> bytes:
         """Big-endian 32-bit words, the last ones chosen among those that decode alike so that the most trailing bytes
         are zero; these are left out and restored by ``Puller``. At least one byte."""
@@ -140,3 +144,7 @@ class Puller:
     def flag(self, probability: float) -> bool:
         """The next binary decision."""
         return bool(self._coder.decode(constriction.stream.model.Bernoulli(probability, perfect=False), 1)[0])
+
+    def uniform(self, size: int) -> int:
+        """The next of ``size`` equally likely values."""
+        return int(self._coder.decode(constriction.stream.model.Uniform(size), 1)[0])

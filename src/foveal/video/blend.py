@@ -15,20 +15,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foveal import taps as taps_of
 from foveal.video import sidecode
 from foveal.video.postfilter import PAIRS, Luma, grams
-from foveal.video.sidecode import (
-    BLOCK,
-    GROUP,
-    HIGHEST,
-    LOWEST,
-    STEP,
-    WEIGHTS,
-    Facts,
-    Indices,
-    SideReader,
-    check_of,
-)
+from foveal.video.sidecode import BLOCK, GROUP, STEP, WEIGHTS, Facts, Indices, SideReader, check_of
 from foveal.video.types import LUMA, Planes
 
 __all__ = ["Facts", "SideReader", "SideWriter", "choose", "measure"]
@@ -39,12 +29,8 @@ VALUE_OF_A_BIT = 1.3  # share of the error, per share of the video's bits, that 
 CHANGE, STAY = 7.0, 0.1  # bits of a block in a frame, about
 TRIES = 12  # fourfold lambda each time; with the last nothing changes any more
 
-RIDGE = 1e-6  # of the mean square of the features, so that least squares always has one answer
-SWEEPS = 12  # at most, over the taps
-TAP_BITS = np.array([0.7, *(3.0 + 2 * math.floor(math.log2(n)) for n in range(1, HIGHEST - LOWEST + 1))])  # about
 
 Floats = NDArray[np.float64]
-Taps = NDArray[np.int64]
 
 
 class Parts(Protocol):
@@ -137,12 +123,7 @@ def normal_equations(sums: Sums, weights: Floats) -> list[tuple[Floats, Floats]]
 
 def best_taps(sums: Sums, weights: Floats) -> Floats:
     """The taps (35,) of least squared error under ``weights`` (frames, rows, columns), not rounded."""
-    return np.concatenate([_solved(a, b) for a, b in normal_equations(sums, weights)])
-
-
-def _solved(a: Floats, b: Floats) -> Floats:
-    size = np.trace(a) / len(b)
-    return np.linalg.solve(a + RIDGE * size * np.eye(len(b)), b) if size > 0 else np.zeros(len(b))
+    return np.concatenate([taps_of.solved(a, b) for a, b in normal_equations(sums, weights)])
 
 
 def told_taps(sums: Sums, weights: Floats, before: Sequence[int], price: float) -> list[int]:
@@ -150,35 +131,9 @@ def told_taps(sums: Sums, weights: Floats, before: Sequence[int], price: float) 
     worse than plain are 0."""
     out: list[int] = []
     for a, b in normal_equations(sums, weights):
-        old = np.array(before[len(out) : len(out) + len(b)])
-        zero = np.zeros(len(b), np.int64)
-        starts = [np.rint(_solved(a, b) * STEP).clip(LOWEST, HIGHEST).astype(np.int64), old, zero]
-        found = min((_descended(a, b, start, old, price) for start in starts), key=lambda x: x[0])
-        out += (zero if found[1] > 0 else found[2]).tolist()
+        _, error, found = taps_of.fitted(a, b, np.array(before[len(out) : len(out) + len(b)]), 1 / STEP, price)
+        out += [0] * len(b) if error > 0 else found.tolist()
     return out
-
-
-def _descended(a: Floats, b: Floats, start: Taps, old: Taps, price: float) -> tuple[float, float, Taps]:
-    """Each tap in turn is set to the value of least cost, until none moves: (cost, error less that of plain, taps)."""
-    taps = start.copy()
-    slope = a @ (taps / STEP) - b
-    for _ in range(SWEEPS):
-        moved = False
-        for k in range(len(taps)):
-            if a[k, k] <= 0:
-                continue
-            best = taps[k] - slope[k] / a[k, k] * STEP
-            ways = np.array([taps[k], old[k], np.floor(best), np.ceil(best)]).clip(LOWEST, HIGHEST).astype(np.int64)
-            step = (ways - taps[k]) / STEP
-            way = int(np.argmin(2 * slope[k] * step + a[k, k] * step**2 + price * TAP_BITS[abs(ways - old[k])]))
-            if ways[way] != taps[k]:
-                slope += a[:, k] * step[way]
-                taps[k], moved = ways[way], True
-        if not moved:
-            break
-    x = taps / STEP
-    error = float(x @ a @ x - 2 * b @ x)
-    return error + price * float(TAP_BITS[abs(taps - old)].sum()), error, taps
 
 
 def cost_of(luma: Floats, chroma: Floats) -> Floats:

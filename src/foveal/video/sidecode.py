@@ -12,13 +12,14 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
 
 import constriction
 import numpy as np
 from numpy.typing import NDArray
 
+from foveal import taps as taps_of
 from foveal.errors import CorruptError, InputError, LimitError, TruncatedError, VersionError
+from foveal.taps import Counts, Get, Put
 from foveal.video.types import DETAIL, IDENTITY, NEAR, OWN, REACH, Planes
 
 MAGIC, VERSION = b"FVSI", 2  # 1 had scales of the network's planes in place of the filter, and is not read
@@ -26,7 +27,7 @@ BLOCK = 64  # side of a block, luma samples
 GROUP = 64  # frames with the same taps
 WEIGHTS = np.array([0.0, 0.5, 1.0, 1.5], np.float32)
 USUAL = 2  # index of weight 1, which holds before the first frame
-STEP, LOWEST, HIGHEST = 64, -128, 127  # taps are in 64ths, in this range
+STEP = 64  # taps are in 64ths
 FIRST_TAPS = tuple(int(tap) * STEP for tap in IDENTITY)  # before the first group
 SCALES, CODECS, KERNELS = (1.0, 1.5, 2.0), ("", "svtav1", "x265", "x264", "ffv1"), ("lanczos", "bicubic", "area")
 MAX_BYTES, MAX_PIXELS = 1 << 26, 1 << 26
@@ -111,22 +112,7 @@ def check_of(planes: Planes) -> int:
 # --- symbols <-> decisions ---
 
 
-class Put(Protocol):
-    """Takes one binary decision in a context, or ``bits`` equally likely ones."""
-
-    def put(self, context: int, bit: bool) -> None: ...
-    def put_bits(self, value: int, bits: int) -> None: ...
-
-
-class Get(Protocol):
-    """Gives what ``Put`` took."""
-
-    def get(self, context: int) -> bool: ...
-    def get_bits(self, bits: int) -> int: ...
-
-
-SAME_FRAME, CHANGED, FIRST, SECOND = 0, 1, 10, 13
-SAME_TAP, LONGER, CONTEXTS = 16, 21, 28
+SAME_FRAME, CHANGED, FIRST, SECOND, TAP = 0, 1, 10, 13, 16
 
 
 def _kinds() -> list[int]:
@@ -138,32 +124,7 @@ def _kinds() -> list[int]:
 
 
 KINDS = tuple(_kinds())
-LONGEST = 7  # bits behind the first one of a difference of taps
-
-
-class Counts:
-    """How often each context said no and yes; a probability is Krichevsky and Trofimov's, in 65536ths."""
-
-    def __init__(self) -> None:
-        self.pairs = [[1, 1] for _ in range(CONTEXTS)]
-
-    def copy(self) -> Counts:
-        """The same counts, to go on with apart."""
-        new = Counts()
-        new.pairs = [list(pair) for pair in self.pairs]
-        return new
-
-    def yes(self, context: int) -> int:
-        """Probability of yes x 65536, 1..65535."""
-        no, yes = self.pairs[context]
-        return (2 * yes - 1) * 65536 // (2 * (no + yes) - 2)
-
-    def update(self, context: int, bit: bool) -> None:
-        """Count a decision; halved beyond 255 so that it follows."""
-        pair = self.pairs[context]
-        pair[bit] += 1
-        if pair[0] + pair[1] > 255:
-            self.pairs[context] = [(n + 1) // 2 for n in pair]
+CONTEXTS = TAP + taps_of.contexts(KINDS)
 
 
 def others(weight: int) -> list[int]:
@@ -172,41 +133,6 @@ def others(weight: int) -> list[int]:
 
 
 _OTHERS = [others(k) for k in range(4)]
-
-
-def push_taps(taps: Sequence[int], before: Sequence[int], coder: Put) -> None:
-    """The taps of a group after those of the one before, in STEPths: whether each is the same, else its sign and how far
-    away it is, in an exponential Golomb code."""
-    for kind, tap, old in zip(KINDS, taps, before, strict=True):
-        coder.put(SAME_TAP + kind, tap == old)
-        if tap == old:
-            continue
-        coder.put_bits(tap > old, 1)
-        far = abs(tap - old)
-        length = far.bit_length() - 1
-        for i in range(LONGEST):
-            coder.put(LONGER + i, i < length)
-            if i == length:
-                break
-        if length:
-            coder.put_bits(far - (1 << length), length)
-
-
-def pull_taps(before: Sequence[int], coder: Get) -> list[int]:
-    """The inverse of ``push_taps``. CorruptError for a tap out of range."""
-    out = []
-    for kind, old in zip(KINDS, before, strict=True):
-        tap = old
-        if not coder.get(SAME_TAP + kind):
-            up, length = coder.get_bits(1), 0
-            while length < LONGEST and coder.get(LONGER + length):
-                length += 1
-            far = (1 << length) + (coder.get_bits(length) if length else 0)
-            tap = old + far if up else old - far
-        if not LOWEST <= tap <= HIGHEST:
-            raise CorruptError(f"side information: a tap of {tap} is not in {LOWEST} .. {HIGHEST}")
-        out.append(tap)
-    return out
 
 
 def push_frame(frame: Indices, before: Indices, coder: Put) -> None:
@@ -281,7 +207,7 @@ class Pusher:
     """A stream being written."""
 
     def __init__(self) -> None:
-        self.counts, self._coder = Counts(), constriction.stream.queue.RangeEncoder()
+        self.counts, self._coder = Counts(CONTEXTS), constriction.stream.queue.RangeEncoder()
 
     def put(self, context: int, bit: bool) -> None:
         self._coder.encode(np.array([bit], np.int32), _bernoulli(self.counts.yes(context)))
@@ -300,7 +226,7 @@ class Puller:
 
     def __init__(self, data: bytes) -> None:
         words = np.frombuffer(data + b"\0" * (-len(data) % 4), ">u4").astype(np.uint32)
-        self.counts, self._coder = Counts(), constriction.stream.queue.RangeDecoder(words)
+        self.counts, self._coder = Counts(CONTEXTS), constriction.stream.queue.RangeDecoder(words)
 
     def get(self, context: int) -> bool:
         bit = bool(self._pull(_bernoulli(self.counts.yes(context))))
@@ -346,7 +272,7 @@ class SideWriter:
         self.frames, self.taps, self.weights = self.frames + len(weights), taps, weights[-1]
 
     def _push(self, weights: list[Indices], taps: Sequence[int], coder: Put) -> None:
-        push_taps(taps, self.taps, coder)
+        taps_of.push(taps, self.taps, KINDS, coder, TAP)
         for before, frame in zip([self.weights, *weights[:-1]], weights, strict=True):
             push_frame(frame, before, coder)
 
@@ -388,7 +314,7 @@ class SideReader:
             self._rewind()
         while self._next <= number:
             if self._next % GROUP == 0:
-                self._taps = pull_taps(self._taps, self._puller)
+                self._taps = taps_of.pull(self._taps, KINDS, self._puller, TAP)
             self._weights = pull_frame(self._weights, self._puller)
             self._next += 1
         return WEIGHTS[self._weights], (np.array(self._taps) / STEP).astype(np.float32)

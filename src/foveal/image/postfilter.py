@@ -1,0 +1,182 @@
+"""A filter that the encoder fits to the finished picture, and the fILT payload that carries it. Part of the hall.
+
+    decoded + inverse colour transform of (sum of taps x features), for luma and the two chroma planes
+
+A feature is the sum of the differences of two opposite pixels of the 5x5 around a pixel from the one in the middle, as it
+is (linear) or with each difference clipped (so that edges do not leak): the adaptive loop filter of VVC (H.266, 8.8.5), here
+after the synthesis, and chroma sees luma's features too (VVC's cross-component filter). Least squares against the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foveal import taps as taps_of
+from foveal.errors import CorruptError
+from foveal.image.rangecoder import Puller, Pusher
+from foveal.image.transform import colour_matrices
+
+REACH = 2  # pixels to each side
+PAIRS = tuple((y, x) for y in range(-REACH, 1) for x in range(-REACH, REACH + 1) if y < 0 or x < 0)
+CLIP_LUMA, CLIP_CHROMA = 10.0, 5.0
+N = len(PAIRS)
+LUMA, CHROMA = 2 * N, 3 * N  # taps of luma: linear, clipped; of a chroma plane: linear, luma's linear, clipped
+COUNT = LUMA + 2 * CHROMA
+KINDS = (0,) * N + (1,) * N + ((2,) * N + (3,) * N + (4,) * N) * 2
+STEP = 1 / 128
+ROWS = 1 << 17  # pixels that are filtered at once, about: what fits a cache
+
+Taps = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@cache
+def _colours() -> tuple[Tensor, Tensor]:
+    """R'G'B' -> luma and chroma, in which an error costs the same in each plane, and back; (3, 3) fp32"""
+    there, back = colour_matrices()
+    return there.float(), back.float()
+
+
+def _differences(plane: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """(rows + 4, columns + 4) -> linear and clipped features (N, rows, columns)"""
+    rows, columns = plane.shape[0] - 2 * REACH, plane.shape[1] - 2 * REACH
+    middle = plane[REACH : REACH + rows, REACH : REACH + columns]
+    linear, clipped = plane.new_empty(2, N, rows, columns)
+    for k, (y, x) in enumerate(PAIRS):
+        one, other = (
+            plane[REACH + s * y : REACH + s * y + rows, REACH + s * x : REACH + s * x + columns] - middle
+            for s in (1, -1)
+        )
+        torch.add(one, other, out=linear[k])
+        torch.add(one.clamp_(-clip, clip), other.clamp_(-clip, clip), out=clipped[k])
+    return linear, clipped
+
+
+def _features(pixels: Tensor) -> list[Tensor]:
+    """(3, rows + 4, columns + 4) pixels -> features (n, rows x columns) of luma, Cb, Cr"""
+    planes = torch.einsum("ij,jyx->iyx", _colours()[0], pixels)
+    luma, luma_clipped = _differences(planes[0], CLIP_LUMA)
+    out = [torch.cat([luma, luma_clipped])]
+    for plane in planes[1:]:
+        linear, clipped = _differences(plane, CLIP_CHROMA)
+        out.append(torch.cat([linear, luma, clipped]))
+    return [x.flatten(1) for x in out]
+
+
+def _parts(pixels: Tensor, edges: tuple[int, int]) -> Iterable[tuple[int, int, Tensor]]:
+    """``pixels`` (3, H, W), of which ``edges`` rows above and below belong to what lies beside, in runs of rows with REACH
+    pixels around each: (first row, last row, part). Beyond the picture is the nearest pixel."""
+    above, below = edges
+    padded = F.pad(
+        pixels[None], (REACH, REACH, REACH - min(above, REACH), REACH - min(below, REACH)), mode="replicate"
+    )[0]
+    start, height = max(above - REACH, 0), pixels.shape[1] - above - below
+    step = max(1, ROWS // pixels.shape[2])
+    for first in range(0, height, step):
+        last = min(first + step, height)
+        yield first, last, padded[:, start + first : start + last + 2 * REACH]
+
+
+def filtered(pixels: Tensor, taps: Taps, edges: tuple[int, int] = (0, 0)) -> Tensor:
+    """``pixels`` (3, H, W) float, 0..255, of them ``edges`` rows only to look at -> (3, H - edges, W), not clamped."""
+    above, below = edges
+    out = pixels[:, above : pixels.shape[1] - below].clone()
+    told = torch.split(torch.from_numpy(taps * STEP).float(), [LUMA, CHROMA, CHROMA])
+    used = [i for i, own in enumerate(told) if bool(own.any())]
+    if not used:
+        return out
+    back = _colours()[1]
+    for first, last, part in _parts(pixels, edges):
+        features = _features(part)
+        change = torch.stack([told[i] @ features[i] for i in used])
+        out[:, first:last] += (back[:, used] @ change).view(3, last - first, -1)
+    return out
+
+
+class Fit:
+    """Sums for least squares of a picture's taps, over parts of it."""
+
+    def __init__(self) -> None:
+        self._sums = [np.zeros((n + 1, n + 1)) for n in (LUMA, CHROMA, CHROMA)]
+
+    def add(self, pixels: Tensor, edges: tuple[int, int], original: Tensor) -> None:
+        """``pixels`` as for ``filtered``, ``original`` (3, h, w) float: of them, those that are in the picture."""
+        _, h, w = original.shape
+        there = _colours()[0]
+        inside = pixels[:, : edges[0] + h + REACH, :]  # what is below the picture teaches nothing
+        for first, last, part in _parts(inside, (edges[0], inside.shape[1] - edges[0] - h)):
+            own = part[:, REACH:-REACH, REACH : REACH + w]
+            error = torch.einsum("ij,jyx->iyx", there, original[:, first:last] - own)
+            columns = part.shape[2] - 2 * REACH
+            for sums, features, missed in zip(self._sums, _features(part), error, strict=True):
+                kept = features.view(len(features), last - first, columns)[:, :, :w].flatten(1)
+                both = torch.cat([kept, missed.flatten()[None]])
+                sums += (both @ both.T).double().numpy()
+
+    def taps(self, weight: float) -> tuple[Taps | None, float]:
+        """The taps of least bits + ``weight`` x squared error (bits per unit of it), None where none are worth theirs,
+        and what they save, in bits."""
+        found, saved = [], 0.0
+        for sums in self._sums:
+            n = len(sums) - 1
+            zero = np.zeros(n, np.int64)
+            cost, _, own = taps_of.fitted(sums[:n, :n], sums[:n, n], zero, STEP, 1 / weight)
+            none = float(taps_of.BITS[0]) * n / weight
+            found.append(own if cost < none else zero)
+            saved += max(none - cost, 0.0) * weight
+        taps = np.concatenate(found)
+        return (taps, saved) if taps.any() else (None, 0.0)
+
+
+# --- the payload ---
+
+
+class _Put:
+    """Decisions in contexts, as ``taps.push`` makes them, into a stream of the range coder."""
+
+    def __init__(self) -> None:
+        self.coder, self.counts = Pusher(), taps_of.Counts(taps_of.contexts(KINDS))
+
+    def put(self, context: int, bit: bool) -> None:
+        self.coder.flags(bit, self.counts.yes(context) / 65536)
+        self.counts.update(context, bit)
+
+    def put_bits(self, value: int, bits: int) -> None:
+        self.coder.uniform(value, 1 << bits)
+
+
+class _Get:
+    """The inverse."""
+
+    def __init__(self, data: bytes) -> None:
+        self.coder, self.counts = Puller(data), taps_of.Counts(taps_of.contexts(KINDS))
+
+    def get(self, context: int) -> bool:
+        bit = self.coder.flag(self.counts.yes(context) / 65536)
+        self.counts.update(context, bit)
+        return bit
+
+    def get_bits(self, bits: int) -> int:
+        return self.coder.uniform(1 << bits)
+
+
+def compress(taps: Taps) -> bytes:
+    """(COUNT,) taps in STEPs -> payload"""
+    coder = _Put()
+    taps_of.push(taps.tolist(), [0] * COUNT, KINDS, coder)
+    return coder.coder.finish()
+
+
+def decompress(payload: bytes) -> Taps:
+    """The inverse of ``compress``. CorruptError for a payload that it never writes."""
+    try:
+        return np.array(taps_of.pull([0] * COUNT, KINDS, _Get(payload)), np.int64)
+    except AssertionError as e:
+        raise CorruptError(f"the picture's filter (fILT) is invalid ({e}); get the file again") from e
