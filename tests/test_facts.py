@@ -32,14 +32,14 @@ def test_inspect(data):
     assert (info.patches, info.dropped, info.alpha, info.packets) == (20, 10, 2.0, 2)
     assert info.bytes == len(data) and info.bpp == pytest.approx(8 * len(data) / 3500)
     assert info.level == 39.5 and info.quality == 50 and info.model == "s"
-    kinds = ["HEAD", "CLAS", "BASE", "BAS2", "BAS3", "PCKT", "PCKT", "ALPH", "xMP_", "IEND"]
+    kinds = ["HEAD", "CLAS", "BASE", "BAS2", "BAS3", "fILT", "PCKT", "PCKT", "ALPH", "xMP_", "IEND"]
     assert [c["type"] for c in info.chunks] == kinds and all(c["crc_ok"] for c in info.chunks)
     assert sum(c["bytes"] + 12 for c in info.chunks) + 8 == len(data)
 
 
 def test_inspect_names_damage_and_verify_raises(data):
     damaged = bytearray(data)
-    damaged[container.list_chunks(data)[5].offset + 12] ^= 1
+    damaged[container.list_chunks(data)[6].offset + 12] ^= 1
     assert [c["crc_ok"] for c in foveal.inspect(bytes(damaged)).chunks].count(False) == 1
     with pytest.raises(CorruptError, match="PCKT"):
         foveal.inspect(bytes(damaged), verify=True)

@@ -14,14 +14,14 @@ from foveal.errors import CorruptError, InputError
 
 _START = (b"HEAD", b"CLAS", b"BASE", *container.MORE, b"fILT")
 _REST = {datagrams.ICC: b"iCCP", datagrams.ALPHA: b"ALPH", datagrams.EXIF: b"eXIF", datagrams.XMP: b"xMP_"}
-_BEFORE_PACKETS = ("iCCP", "ALPH")  # when not everything fits: without them all of the picture looks wrong
+_BEFORE_PACKETS = ("fILT", "iCCP", "ALPH")  # when not everything fits: without them all of the picture looks wrong
 
 Chunk = tuple[str, bytes]
 
 
 def truncate(data: bytes, size: int) -> bytes:
-    """The file cut to at most ``size`` bytes: header, class map and base layer, or its first parts, then colour profile
-    and alpha plane, then whole packets in order of importance, then metadata, as far as they fit.
+    """The file cut to at most ``size`` bytes: header, class map and base layer, or its first parts, then filter, colour
+    profile and alpha plane, then whole packets in order of importance, then metadata, as far as they fit.
 
     The result is a file with packets missing (decode it with on_loss='auto' or 'conceal'). InputError when ``size``
     does not hold header and base layer, or its first part if it has several, FormatError for what is no intact file.

@@ -61,8 +61,12 @@ def test_layers_hold_what_one_packet_holds_and_the_dropped_patches(network, phot
 
 
 def test_without_the_last_layer_the_dropped_patches_are_as_in_a_plain_file(layered, plain):
-    before = with_packets(layered, range(12))
-    assert np.array_equal(shown(before, on_loss="auto"), shown(plain))
+    """But for the filter, which is fitted to the whole file."""
+    before, same = (
+        container.write(replace(container.read(data, tolerant=True), filter=None))
+        for data in (with_packets(layered, range(12)), plain)
+    )
+    assert np.array_equal(shown(before, on_loss="auto"), shown(same))
     assert foveal.decode_report(before).concealed.sum() == foveal.inspect(plain).dropped
 
 
