@@ -3,6 +3,7 @@
 | name   | what runs                                                                              | setting  |
 |--------|----------------------------------------------------------------------------------------|----------|
 | foveal | `foveal.compress` and `foveal.decompress`                                              | quality  |
+| foveal1 .. foveal9 | the same at that effort, to stand beside others of them                    | quality  |
 | jpeg   | Pillow, optimised Huffman tables, 4:2:0                                                | quality  |
 | webp   | Pillow, method 6                                                                       | quality  |
 | avif   | Pillow's libaom at speed 4, 4:2:0: what a user gets who waits for a better file        | quality  |
@@ -20,6 +21,7 @@ import importlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,7 +93,11 @@ def _foveal(spec: Spec) -> Codec:
 
     in_words = ", ".join(f"{name} {value}" for name, value in options.items())
     grid = (0, 12, 25, 37, 50, 62, 75, 87, 100)
-    return Codec("foveal", ".fov", in_words, "quality", grid, _foveal_version(spec.model), compress, decompress)
+    return Codec(spec.name, ".fov", in_words, "quality", grid, _foveal_version(spec.model), compress, decompress)
+
+
+def _foveal_at(effort: int, spec: Spec) -> Codec:
+    return _foveal(replace(spec, effort=effort))
 
 
 def _foveal_version(model: str) -> str:
@@ -190,5 +196,6 @@ BUILDERS: dict[str, Callable[[Spec], Codec]] = {
     "avif6": _avif6,
     "jxl": _jxl,
     "vvc": _vvc,
+    **{f"foveal{effort}": partial(_foveal_at, effort) for effort in range(1, 10)},
 }
-RIVALS = tuple(name for name in BUILDERS if name != "foveal")
+RIVALS = tuple(name for name in BUILDERS if not name.startswith("foveal"))
