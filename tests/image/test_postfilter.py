@@ -68,7 +68,7 @@ def test_it_is_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(PAIRS) == 12 and COUNT == 96
     wanted = slowly(pixels.numpy(), taps)
     for rows in (1 << 17, 300):  # at once, and few rows at a time
-        monkeypatch.setattr(postfilter, "ROWS", rows)
+        monkeypatch.setattr(postfilter, "AT_ONCE", rows)
         assert np.abs(postfilter.filtered(pixels, taps).numpy() - wanted).max() < 2e-3
     assert torch.equal(postfilter.filtered(pixels, taps * 0), pixels)
 
@@ -89,7 +89,7 @@ def test_a_fit_finds_the_filter_that_was_applied() -> None:
     wanted = postfilter.filtered(pixels, taps)
     spoilt = wanted.clone()
     spoilt[:, 41:], spoilt[:, :, 60:] = 1e4, 1e4
-    fit = Fit()
+    fit = Fit(41 * 60)
     fit.add(pixels[:, :26], (0, 2), spoilt[:, :24, :60])
     fit.add(pixels[:, 22:], (2, 0), spoilt[:, 24:41, :60])
     found, saved = fit.taps(1.0)
@@ -97,8 +97,21 @@ def test_a_fit_finds_the_filter_that_was_applied() -> None:
     assert np.array_equal(found, taps)
 
 
+def test_a_sample_of_a_large_picture_says_nearly_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, taps, saved = picture(256, 128), some_taps(4), []
+    original = postfilter.filtered(pixels, taps) + picture(256, 128, 7) / 30
+    for sample in (10**9, 256 * 128 // 4):
+        monkeypatch.setattr(postfilter, "SAMPLE", sample)
+        fit = Fit(256 * 128)
+        fit.add(pixels, (0, 0), original)
+        found, bits = fit.taps(0.1)
+        assert found is not None and np.abs(found - taps).max() <= 3
+        saved.append(bits)
+    assert saved[1] == pytest.approx(saved[0], rel=0.05)
+
+
 def test_noise_is_not_worth_a_filter() -> None:
-    pixels, fit = picture(48, 64), Fit()
+    pixels, fit = picture(48, 64), Fit(48 * 64)
     fit.add(pixels, (0, 0), pixels + torch.from_numpy(np.random.default_rng(1).normal(0, 3, (3, 48, 64))).float())
     assert fit.taps(0.01) == (None, 0.0)
 

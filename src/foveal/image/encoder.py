@@ -107,7 +107,7 @@ class Encoder:
     ) -> bytes | None:
         """The payload of the filter that is best for the picture as it will be decoded; None if none pays."""
         levels = torch.tensor(quantize.class_levels(level))[torch.from_numpy(classes.ravel().astype(np.int64))]
-        masked, fit = torch.from_numpy(dropped), postfilter.Fit()
+        masked, fit = torch.from_numpy(dropped), postfilter.Fit(self.rgb.shape[0] * self.rgb.shape[1])
         bands = self.network.rendered(values, level, levels, masked, self.grid, margin=postfilter.REACH)
         for band in bands:
             own = torch.from_numpy(self.rgb[band.start : band.end]).permute(2, 0, 1).float()

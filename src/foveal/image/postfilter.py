@@ -31,7 +31,8 @@ LUMA, CHROMA = 2 * N, 3 * N  # taps of luma: linear, clipped; of a chroma plane:
 COUNT = LUMA + 2 * CHROMA
 KINDS = (0,) * N + (1,) * N + ((2,) * N + (3,) * N + (4,) * N) * 2
 STEP = 1 / 128
-ROWS = 1 << 17  # pixels that are filtered at once, about: what fits a cache
+AT_ONCE = 1 << 17  # pixels that are filtered at once, about: what fits a cache
+RUN, SAMPLE = 16, 200_000  # a fit looks at runs of so many rows, at all of them or at so many pixels, about
 
 Taps = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -60,71 +61,98 @@ def _differences(plane: Tensor, clip: float) -> tuple[Tensor, Tensor]:
 
 
 def _features(pixels: Tensor) -> list[Tensor]:
-    """(3, rows + 4, columns + 4) pixels -> features (n, rows x columns) of luma, Cb, Cr"""
+    """(3, rows + 4, columns + 4) pixels -> features (n, rows, columns) of luma, Cb, Cr"""
     planes = torch.einsum("ij,jyx->iyx", _colours()[0], pixels)
     luma, luma_clipped = _differences(planes[0], CLIP_LUMA)
     out = [torch.cat([luma, luma_clipped])]
     for plane in planes[1:]:
         linear, clipped = _differences(plane, CLIP_CHROMA)
         out.append(torch.cat([linear, luma, clipped]))
-    return [x.flatten(1) for x in out]
+    return out
 
 
-def _parts(pixels: Tensor, edges: tuple[int, int]) -> Iterable[tuple[int, int, Tensor]]:
-    """``pixels`` (3, H, W), of which ``edges`` rows above and below belong to what lies beside, in runs of rows with REACH
-    pixels around each: (first row, last row, part). Beyond the picture is the nearest pixel."""
+def _parts(pixels: Tensor, edges: tuple[int, int], step: int) -> Iterable[tuple[int, int, Tensor]]:
+    """``pixels`` (3, H, W), of them ``edges`` rows above and below only to look at, in runs of ``step`` rows with
+    REACH pixels around each: (first row, last row, part). Beyond the picture is the nearest pixel."""
     above, below = edges
     padded = F.pad(
         pixels[None], (REACH, REACH, REACH - min(above, REACH), REACH - min(below, REACH)), mode="replicate"
     )[0]
     start, height = max(above - REACH, 0), pixels.shape[1] - above - below
-    step = max(1, ROWS // pixels.shape[2])
     for first in range(0, height, step):
         last = min(first + step, height)
         yield first, last, padded[:, start + first : start + last + 2 * REACH]
+
+
+def _kernel(taps: Tensor) -> Tensor:
+    """Taps (N,) of linear features -> 5x5"""
+    return torch.cat([taps, -2 * taps.sum()[None], taps.flip(0)]).view(2 * REACH + 1, 2 * REACH + 1)
+
+
+def _clipped(plane: Tensor, taps: Tensor, clip: float) -> Tensor:
+    """The sum of taps (N,) times clipped features of a plane (rows + 4, columns + 4)"""
+    rows, columns = plane.shape[0] - 2 * REACH, plane.shape[1] - 2 * REACH
+    middle, out = plane[REACH : REACH + rows, REACH : REACH + columns], plane.new_zeros(rows, columns)
+    for (y, x), tap in zip(PAIRS, taps.tolist(), strict=True):
+        for s in (1, -1) if tap else ():
+            near = plane[REACH + s * y : REACH + s * y + rows, REACH + s * x : REACH + s * x + columns]
+            out.add_((near - middle).clamp_(-clip, clip), alpha=tap)
+    return out
 
 
 def filtered(pixels: Tensor, taps: Taps, edges: tuple[int, int] = (0, 0)) -> Tensor:
     """``pixels`` (3, H, W) float, 0..255, of them ``edges`` rows only to look at -> (3, H - edges, W), not clamped."""
     above, below = edges
     out = pixels[:, above : pixels.shape[1] - below].clone()
-    told = torch.split(torch.from_numpy(taps * STEP).float(), [LUMA, CHROMA, CHROMA])
-    used = [i for i, own in enumerate(told) if bool(own.any())]
-    if not used:
-        return out
-    back = _colours()[1]
-    for first, last, part in _parts(pixels, edges):
-        features = _features(part)
-        change = torch.stack([told[i] @ features[i] for i in used])
-        out[:, first:last] += (back[:, used] @ change).view(3, last - first, -1)
+    luma, *chroma = torch.split(torch.from_numpy(taps * STEP).float(), [LUMA, CHROMA, CHROMA])
+    kernels = torch.zeros(3, 3, 2 * REACH + 1, 2 * REACH + 1)  # plane that gains, plane looked at
+    kernels[0, 0] = _kernel(luma[:N])
+    for i, own in enumerate(chroma, 1):
+        kernels[i, i], kernels[i, 0] = _kernel(own[:N]), _kernel(own[N : 2 * N])
+    clipped = [(luma[N:], CLIP_LUMA), *((own[2 * N :], CLIP_CHROMA) for own in chroma)]
+    there, back = _colours()
+    for first, last, part in _parts(pixels, edges, max(1, AT_ONCE // pixels.shape[2])):
+        planes = torch.einsum("ij,jyx->iyx", there, part)
+        change = F.conv2d(planes[None], kernels)[0]
+        for i, (own, clip) in enumerate(clipped):
+            change[i] += _clipped(planes[i], own, clip)
+        out[:, first:last] += torch.einsum("ij,jyx->iyx", back, change)
     return out
 
 
 class Fit:
-    """Sums for least squares of a picture's taps, over parts of it."""
+    """Sums for least squares of the taps of a picture of so many ``pixels``, over parts of it, of large ones over a sample:
+    every second, third .. run of RUN rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, pixels: int) -> None:
         self._sums = [np.zeros((n + 1, n + 1)) for n in (LUMA, CHROMA, CHROMA)]
+        self._every, self._runs = max(1, round(pixels / SAMPLE)), 0
+        self._rows, self._used = 0, 0
 
     def add(self, pixels: Tensor, edges: tuple[int, int], original: Tensor) -> None:
         """``pixels`` as for ``filtered``, ``original`` (3, h, w) float: of them, those that are in the picture."""
         _, h, w = original.shape
-        there = _colours()[0]
-        inside = pixels[:, : edges[0] + h + REACH, :]  # what is below the picture teaches nothing
-        for first, last, part in _parts(inside, (edges[0], inside.shape[1] - edges[0] - h)):
-            own = part[:, REACH:-REACH, REACH : REACH + w]
-            error = torch.einsum("ij,jyx->iyx", there, original[:, first:last] - own)
-            columns = part.shape[2] - 2 * REACH
+        there, reach = _colours()[0], edges[0] + h + REACH
+        inside = pixels[:, :reach]  # what is below the picture teaches nothing
+        for first, last, part in _parts(inside, (edges[0], inside.shape[1] - edges[0] - h), RUN):
+            self._rows += last - first
+            self._runs += 1
+            if (self._runs - 1) % self._every:
+                continue
+            self._used += last - first
+            error = torch.einsum(
+                "ij,jyx->iyx", there, original[:, first:last] - part[:, REACH:-REACH, REACH : REACH + w]
+            )
             for sums, features, missed in zip(self._sums, _features(part), error, strict=True):
-                kept = features.view(len(features), last - first, columns)[:, :, :w].flatten(1)
-                both = torch.cat([kept, missed.flatten()[None]])
+                both = torch.cat([features[..., :w].flatten(1), missed.flatten()[None]])
                 sums += (both @ both.T).double().numpy()
 
     def taps(self, weight: float) -> tuple[Taps | None, float]:
         """The taps of least bits + ``weight`` x squared error (bits per unit of it), None where none are worth theirs,
         and what they save, in bits."""
         found, saved = [], 0.0
-        for sums in self._sums:
+        for sample in self._sums:
+            sums = sample * (self._rows / max(self._used, 1))
             n = len(sums) - 1
             zero = np.zeros(n, np.int64)
             cost, _, own = taps_of.fitted(sums[:n, :n], sums[:n, n], zero, STEP, 1 / weight)
