@@ -53,19 +53,19 @@ def slowly(pixels: np.ndarray, taps: np.ndarray) -> np.ndarray:
             clipped.append(one.clip(-clip, clip) + other.clip(-clip, clip))
         return linear, clipped
 
-    luma, luma_clipped = features(0, 10)
+    luma, little = features(0, 4)
     change, told = np.zeros_like(planes), taps / 128
-    change[0] = sum(t * f for t, f in zip(told[:24], luma + luma_clipped, strict=True))
+    change[0] = sum(t * f for t, f in zip(told[:36], luma + little + features(0, 14)[1], strict=True))
     for i in (1, 2):
         own, clipped = features(i, 5)
-        part = told[24 + 36 * (i - 1) : 24 + 36 * i]
+        part = told[36 * i : 36 * i + 36]
         change[i] = sum(t * f for t, f in zip(part, own + luma + clipped, strict=True))
     return pixels + np.einsum("ij,jyx->iyx", back, change)
 
 
 def test_it_is_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, taps = picture(37, 50), some_taps()
-    assert len(PAIRS) == 12 and COUNT == 96
+    assert len(PAIRS) == 12 and COUNT == 108
     wanted = slowly(pixels.numpy(), taps)
     for rows in (1 << 17, 300):  # at once, and few rows at a time
         monkeypatch.setattr(postfilter, "AT_ONCE", rows)
@@ -105,7 +105,8 @@ def test_a_sample_of_a_large_picture_says_nearly_the_same(monkeypatch: pytest.Mo
         fit = Fit(256 * 128)
         fit.add(pixels, (0, 0), original)
         found, bits = fit.taps(0.1)
-        assert found is not None and np.abs(found - taps).max() <= 3
+        assert found is not None
+        assert (postfilter.filtered(pixels, found) - postfilter.filtered(pixels, taps)).square().mean() < 1
         saved.append(bits)
     assert saved[1] == pytest.approx(saved[0], rel=0.05)
 
@@ -134,7 +135,7 @@ def test_an_invented_payload_is_some_filter_or_a_typed_error(payload: bytes) -> 
 def test_golden_payload() -> None:
     taps = np.zeros(COUNT, np.int64)
     taps[[6, 11, 12, LUMA, LUMA + 35, LUMA + CHROMA]] = 5, -1, 127, 2, -128, 1
-    assert postfilter.compress(taps).hex() == "c9f55e5113b88cf6bc169d"
+    assert postfilter.compress(taps).hex() == "c9f55e5114029bf80e3f4c"
 
 
 @pytest.mark.parametrize("options", [{}, {"packets": 5}, {"layers": 3}, {"keep": 0.5}])

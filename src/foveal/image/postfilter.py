@@ -9,7 +9,7 @@ after the synthesis, and chroma sees luma's features too (VVC's cross-component 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -25,11 +25,11 @@ from foveal.image.transform import colour_matrices
 
 REACH = 2  # pixels to each side
 PAIRS = tuple((y, x) for y in range(-REACH, 1) for x in range(-REACH, REACH + 1) if y < 0 or x < 0)
-CLIP_LUMA, CLIP_CHROMA = 10.0, 5.0
+CLIPS_LUMA, CLIP_CHROMA = (4.0, 14.0), 5.0
 N = len(PAIRS)
-LUMA, CHROMA = 2 * N, 3 * N  # taps of luma: linear, clipped; of a chroma plane: linear, luma's linear, clipped
+LUMA, CHROMA = 3 * N, 3 * N  # taps of luma: linear, twice clipped; of a chroma plane: linear, luma's linear, clipped
 COUNT = LUMA + 2 * CHROMA
-KINDS = (0,) * N + (1,) * N + ((2,) * N + (3,) * N + (4,) * N) * 2
+KINDS = (0,) * N + (1,) * 2 * N + ((2,) * N + (3,) * N + (4,) * N) * 2
 STEP = 1 / 128
 AT_ONCE = 1 << 17  # pixels that are filtered at once, about: what fits a cache
 RUN, SAMPLE = 16, 200_000  # a fit looks at runs of so many rows, at all of them or at so many pixels, about
@@ -45,30 +45,28 @@ def _colours() -> tuple[Tensor, Tensor]:
     return there.float(), back.float()
 
 
-def _differences(plane: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """(rows + 4, columns + 4) -> linear and clipped features (N, rows, columns)"""
+def _differences(plane: Tensor, clips: Sequence[float]) -> list[Tensor]:
+    """(rows + 4, columns + 4) -> linear features (N, rows, columns), and those of each clip"""
     rows, columns = plane.shape[0] - 2 * REACH, plane.shape[1] - 2 * REACH
     middle = plane[REACH : REACH + rows, REACH : REACH + columns]
-    linear, clipped = plane.new_empty(2, N, rows, columns)
+    out = [plane.new_empty(N, rows, columns) for _ in (None, *clips)]
     for k, (y, x) in enumerate(PAIRS):
         one, other = (
             plane[REACH + s * y : REACH + s * y + rows, REACH + s * x : REACH + s * x + columns] - middle
             for s in (1, -1)
         )
-        torch.add(one, other, out=linear[k])
-        torch.add(one.clamp_(-clip, clip), other.clamp_(-clip, clip), out=clipped[k])
-    return linear, clipped
+        torch.add(one, other, out=out[0][k])
+        for clip, features in zip(clips, out[1:], strict=True):
+            torch.add(one.clamp(-clip, clip), other.clamp(-clip, clip), out=features[k])
+    return out
 
 
 def _features(pixels: Tensor) -> list[Tensor]:
     """(3, rows + 4, columns + 4) pixels -> features (n, rows, columns) of luma, Cb, Cr"""
     planes = torch.einsum("ij,jyx->iyx", _colours()[0], pixels)
-    luma, luma_clipped = _differences(planes[0], CLIP_LUMA)
-    out = [torch.cat([luma, luma_clipped])]
-    for plane in planes[1:]:
-        linear, clipped = _differences(plane, CLIP_CHROMA)
-        out.append(torch.cat([linear, luma, clipped]))
-    return out
+    luma = _differences(planes[0], CLIPS_LUMA)
+    chroma = [_differences(plane, (CLIP_CHROMA,)) for plane in planes[1:]]
+    return [torch.cat(luma), *(torch.cat([linear, luma[0], clipped]) for linear, clipped in chroma)]
 
 
 def _parts(pixels: Tensor, edges: tuple[int, int], step: int) -> Iterable[tuple[int, int, Tensor]]:
@@ -109,12 +107,13 @@ def filtered(pixels: Tensor, taps: Taps, edges: tuple[int, int] = (0, 0)) -> Ten
     kernels[0, 0] = _kernel(luma[:N])
     for i, own in enumerate(chroma, 1):
         kernels[i, i], kernels[i, 0] = _kernel(own[:N]), _kernel(own[N : 2 * N])
-    clipped = [(luma[N:], CLIP_LUMA), *((own[2 * N :], CLIP_CHROMA) for own in chroma)]
+    clipped = [(0, own, clip) for own, clip in zip(torch.split(luma[N:], N), CLIPS_LUMA, strict=True)]
+    clipped += [(i, own[2 * N :], CLIP_CHROMA) for i, own in enumerate(chroma, 1)]
     there, back = _colours()
     for first, last, part in _parts(pixels, edges, max(1, AT_ONCE // pixels.shape[2])):
         planes = torch.einsum("ij,jyx->iyx", there, part)
         change = F.conv2d(planes[None], kernels)[0]
-        for i, (own, clip) in enumerate(clipped):
+        for i, own, clip in clipped:
             change[i] += _clipped(planes[i], own, clip)
         out[:, first:last] += torch.einsum("ij,jyx->iyx", back, change)
     return out
