@@ -67,9 +67,26 @@ def test_foveal_is_called_through_its_door(monkeypatch: pytest.MonkeyPatch, pict
         build(Spec("foveal", model="x"))
 
 
+def test_foveal_at_an_effort_of_its_own(monkeypatch: pytest.MonkeyPatch, picture: Picture) -> None:
+    image, seen = Image.fromarray(picture(8, 9)), list[int]()
+
+    def compress(_: Image.Image, **options: Any) -> bytes:
+        seen.append(options["effort"])
+        return b"file"
+
+    monkeypatch.setattr(foveal, "compress", compress, raising=False)
+    for name, effort in (("foveal3", 3), ("foveal9", 9)):
+        codec = build(Spec(name, effort=4))
+        codec.compress(image, 60)
+        assert (codec.name, f"effort {effort}" in codec.options) == (name, True)
+    assert seen == [3, 9]
+    assert "foveal3" not in rivals.RIVALS
+
+
 def test_every_rival_is_named_in_the_table_of_the_docstring() -> None:
     assert rivals.__doc__ is not None
-    assert all(f"| {name} " in rivals.__doc__ for name in rivals.BUILDERS)
+    assert all(f"| {name} " in rivals.__doc__ for name in ("foveal", "foveal1", *rivals.RIVALS))
+    assert {f"foveal{effort}" for effort in range(1, 10)} == set(rivals.BUILDERS) - {"foveal", *rivals.RIVALS}
 
 
 def test_an_unknown_rival_is_refused() -> None:
