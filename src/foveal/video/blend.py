@@ -19,7 +19,7 @@ from foveal import taps as taps_of
 from foveal.video import sidecode
 from foveal.video.postfilter import PAIRS, Luma, grams
 from foveal.video.sidecode import BLOCK, GROUP, STEP, WEIGHTS, Facts, Indices, SideReader, check_of
-from foveal.video.types import LUMA, Planes
+from foveal.video.types import IDENTITY, LUMA, Planes
 
 __all__ = ["Facts", "SideReader", "SideWriter", "choose", "measure"]
 
@@ -126,13 +126,13 @@ def normal_equations(sums: Sums, weights: Floats) -> list[tuple[Floats, Floats]]
 
 def _kept_sharp(a: Floats, b: Floats) -> Floats:
     """``b`` changed so that the taps of luma which are best for it do not smooth: least squares gives blur for noise, which
-    wins PSNR and looks worse. What they add then does not go against DETAIL_OF_PLAIN, summed over the samples; that is
-    Lagrange's way to least squares under this one condition."""
+    wins PSNR and looks worse. What they add has then no less of DETAIL_OF_PLAIN in it, summed over the samples, than what
+    the network adds; that is Lagrange's way to least squares under this one condition."""
     if len(b) != LUMA:
         return b
     against = DETAIL_OF_PLAIN @ a
     size = float(against @ DETAIL_OF_PLAIN)
-    along = float(against @ taps_of.solved(a, b))
+    along = float(against @ (taps_of.solved(a, b) - IDENTITY[:LUMA]))
     return b - min(along, 0.0) / size * against if size > 0 else b
 
 
