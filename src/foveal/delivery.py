@@ -14,7 +14,7 @@ from foveal.errors import CorruptError, InputError
 
 _START = (b"HEAD", b"CLAS", b"BASE", *container.MORE, b"fILT")
 _REST = {datagrams.ICC: b"iCCP", datagrams.ALPHA: b"ALPH", datagrams.EXIF: b"eXIF", datagrams.XMP: b"xMP_"}
-_BEFORE_PACKETS = ("fILT", "iCCP", "ALPH")  # when not everything fits: without them all of the picture looks wrong
+_BEFORE_PACKETS = ("fILT", "iCCP", "ALPH")  # when not everything fits: what all of the picture looks better with
 
 Chunk = tuple[str, bytes]
 

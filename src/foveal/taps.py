@@ -111,9 +111,9 @@ def solved(a: Floats, b: Floats) -> Floats:
     return np.linalg.solve(a + RIDGE * size * np.eye(len(b)), b) if size > 0 else np.zeros(len(b))
 
 
-def descended(a: Floats, b: Floats, start: Ints, old: Ints, step: float, price: float) -> tuple[float, float, Ints]:
+def descended(a: Floats, b: Floats, start: Ints, old: Ints, step: float, price: float) -> tuple[float, Ints]:
     """From ``start`` on each tap in turn is set to the multiple of ``step`` of least x a x - 2 b x + ``price`` x bits after
-    ``old``, until none moves: (that cost, x a x - 2 b x, taps)."""
+    ``old``, until none moves: (that cost, taps)."""
     taps = start.copy()
     slope = a @ (taps * step) - b
     for _ in range(SWEEPS):
@@ -131,11 +131,10 @@ def descended(a: Floats, b: Floats, start: Ints, old: Ints, step: float, price: 
         if not moved:
             break
     x = taps * step
-    error = float(x @ a @ x - 2 * b @ x)
-    return error + price * float(BITS[abs(taps - old)].sum()), error, taps
+    return float(x @ a @ x - 2 * b @ x + price * BITS[abs(taps - old)].sum()), taps
 
 
-def fitted(a: Floats, b: Floats, old: Ints, step: float, price: float) -> tuple[float, float, Ints]:
+def fitted(a: Floats, b: Floats, old: Ints, step: float, price: float) -> tuple[float, Ints]:
     """``descended`` from the best of least squares rounded, from ``old``, and from zero."""
     starts = [np.rint(solved(a, b) / step).clip(LOWEST, HIGHEST).astype(np.int64), old, np.zeros(len(b), np.int64)]
     return min((descended(a, b, start, old, step, price) for start in starts), key=lambda found: found[0])

@@ -101,15 +101,13 @@ class Decoder:
     def _take(self, type_: bytes, chunk: bytes) -> None:
         if type_ == b"IEND":
             self._finish()
-        elif type_ == b"fILT" and self._start and self._decoding:  # patches whose packets are to come are not filtered
+        elif type_ == b"BASE" or (type_ in (*container.MORE, b"fILT") and self._start and self._decoding):
             self._start = bytes(self._data[: self._at])
             self._contents = container.read(self._start, tolerant=True)
-            if not self._decoding.lost.any():
-                self._rgb = self._image = None
-        elif type_ == b"BASE" or (type_ in container.MORE and self._start and self._decoding):
-            self._start = bytes(self._data[: self._at])
-            self._contents = container.read(self._start, tolerant=True)
-            self._decoding = begin(self._network(self._contents), self._contents)
+            if type_ != b"fILT" or not self._decoding:
+                self._decoding = begin(self._network(self._contents), self._contents)
+            elif self._decoding.lost.any():
+                return  # patches whose packets are to come are not filtered: the picture stays
             self._rgb = self._image = None
         elif type_ in (b"PCKT", b"ALPH") and self._decoding and self._contents:
             part = container.read(self._start + chunk, tolerant=True)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveal.errors import CorruptError, InputError
+from foveal.taps import Counts
 
 RUN = struct.Struct(">II")
 QUARTERS = 4  # of a class by salience, each spread by itself
@@ -38,24 +39,6 @@ class Pull(Protocol):
     def flag(self, probability: float, /) -> bool: ...
 
 
-class _Adaptive:
-    """Counts of decisions per context; probabilities by Krichevsky-Trofimov, in whole 65536ths so that no rounding of
-    floats decides anything; halved at 255 so that they follow."""
-
-    def __init__(self, contexts: int) -> None:
-        self.counts = [[1, 1] for _ in range(contexts)]
-
-    def probability(self, context: int) -> float:
-        no, yes = self.counts[context]
-        return (2 * yes - 1) * 65536 // (2 * (no + yes) - 2) / 65536
-
-    def update(self, context: int, bit: bool) -> None:
-        pair = self.counts[context]
-        pair[bit] += 1
-        if sum(pair) > 255:
-            self.counts[context] = [(n + 1) // 2 for n in pair]
-
-
 def _context(rows: list[list[int]], y: int, x: int, decision: int) -> int:
     """0..26: of west, north and the two diagonals above, how many are beyond the decision; outside counts as not."""
     above = rows[y - 1] if y else None
@@ -67,26 +50,26 @@ def _context(rows: list[list[int]], y: int, x: int, decision: int) -> int:
 def push_classes(classes: Classes, count: int, coder: Flags) -> None:
     """Code a (h, w) map of classes < ``count`` as unary binary decisions ("more than 0?", "more than 1?", ...)."""
     rows: list[list[int]] = classes.tolist()
-    model = _Adaptive(9 * count)
+    model = Counts(9 * count)
     for y, row in enumerate(rows):
         for x, value in enumerate(row):
             for decision in range(min(value + 1, count - 1)):
                 context = _context(rows, y, x, decision)
-                coder.flags(value > decision, model.probability(context))
+                coder.flags(value > decision, model.yes(context) / 65536)
                 model.update(context, value > decision)
 
 
 def pull_classes(h: int, w: int, count: int, coder: Pull) -> Classes:
     """The inverse of ``push_classes``."""
     rows: list[list[int]] = []
-    model = _Adaptive(9 * count)
+    model = Counts(9 * count)
     for y in range(h):
         rows.append([0] * w)
         for x in range(w):
             value = 0
             while value < count - 1:
                 context = _context(rows, y, x, value)
-                more = coder.flag(model.probability(context))
+                more = coder.flag(model.yes(context) / 65536)
                 model.update(context, more)
                 if not more:
                     break

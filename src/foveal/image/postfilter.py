@@ -154,7 +154,7 @@ class Fit:
             sums = sample * (self._rows / max(self._used, 1))
             n = len(sums) - 1
             zero = np.zeros(n, np.int64)
-            cost, _, own = taps_of.fitted(sums[:n, :n], sums[:n, n], zero, STEP, 1 / weight)
+            cost, own = taps_of.fitted(sums[:n, :n], sums[:n, n], zero, STEP, 1 / weight)
             none = float(taps_of.BITS[0]) * n / weight
             found.append(own if cost < none else zero)
             saved += max(none - cost, 0.0) * weight

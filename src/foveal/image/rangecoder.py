@@ -82,7 +82,7 @@ class Pusher:
         bits = excess.bit_length() - 1
         for value, size in ((int(symbol < 0), 2), (bits, MAX_EXCESS_BITS), (excess - (1 << bits), 1 << bits)):
             if size > 1:
-                self._coder.encode(np.array([value], np.int32), constriction.stream.model.Uniform(size))
+                self.uniform(value, size)
 
     def flags(self, bit: bool, probability: float) -> None:
         """Append one binary decision; ``probability`` of True."""
@@ -134,11 +134,8 @@ class Puller:
         return out
 
     def _escape(self, reach: int) -> int:
-        def uniform(size: int) -> int:
-            return int(self._coder.decode(constriction.stream.model.Uniform(size), 1)[0]) if size > 1 else 0
-
-        negative, bits = uniform(2), uniform(MAX_EXCESS_BITS)
-        magnitude = reach + (1 << bits) + uniform(1 << bits)
+        negative, bits = self.uniform(2), self.uniform(MAX_EXCESS_BITS)
+        magnitude = reach + (1 << bits) + (self.uniform(1 << bits) if bits else 0)
         return -magnitude if negative else magnitude
 
     def flag(self, probability: float) -> bool:

@@ -9,7 +9,7 @@ says so. Lambda is what a bit saves in the coded video itself; it rises when the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -28,8 +28,6 @@ LEAST_BITS = 640  # that any clip may have
 VALUE_OF_A_BIT = 1.3  # share of the error, per share of the video's bits, that more bits would save: 1 dB for 18 %
 CHANGE, STAY = 7.0, 0.1  # bits of a block in a frame, about
 TRIES = 12  # fourfold lambda each time; with the last nothing changes any more
-
-
 DETAIL_OF_PLAIN = np.zeros(LUMA)  # as taps: coded luma less its eight neighbours' mean
 DETAIL_OF_PLAIN[[6, 7, 8, 11, 12, 15, 16, 17]] = -1 / 8
 
@@ -93,13 +91,11 @@ def errors(sums: Sums, taps: Floats) -> tuple[Floats, Floats]:
     """Squared error of luma and of chroma with each of the four weights, (frames, rows, columns, 4)."""
     w = WEIGHTS.astype(np.float64)
     parts = _products(taps[:LUMA])
-    last = PAIRS[1] == LUMA  # products with the error
-    alone = len(parts) - 1  # the error's square
-    square = (sums.luma @ np.where(last, 0, parts).astype(np.float32)).astype(np.float64)
-    cross = (sums.luma @ np.where(last & (np.arange(len(parts)) != alone), -parts / 2, 0).astype(np.float32)).astype(
-        float
-    )
-    luma = sums.luma[..., alone, None] - 2 * w * cross[..., None] + w * w * square[..., None]
+    last = PAIRS[1] == LUMA  # products with the error, of which its square is the last
+    square, cross = np.where(last, 0, parts).astype(np.float32), np.where(last, parts, 0).astype(np.float32)
+    cross[-1] = 0
+    of_square, of_cross = ((sums.luma @ x).astype(np.float64)[..., None] for x in (square, cross))
+    luma = sums.luma[..., -1:] + w * of_cross + w * w * of_square
     ee, er, rr = (np.moveaxis(x, -3, -1) for x in np.moveaxis(sums.chroma, -4, 0))
     u, v = (
         ee[..., i, None] - 2 * w * taps[LUMA + i] * er[..., i, None] + (w * taps[LUMA + i]) ** 2 * rr[..., i, None]
@@ -147,7 +143,7 @@ def told_taps(sums: Sums, weights: Floats, before: Sequence[int], price: float) 
     out: list[int] = []
     for a, b in normal_equations(sums, weights):
         old = np.array(before[len(out) : len(out) + len(b)])
-        taps = taps_of.fitted(a, _kept_sharp(a, b), old, 1 / STEP, price)[2]
+        _, taps = taps_of.fitted(a, _kept_sharp(a, b), old, 1 / STEP, price)
         x = taps / STEP
         out += [0] * len(b) if float(x @ a @ x - 2 * b @ x) > 0 else taps.tolist()
     return out
@@ -175,14 +171,21 @@ def smoothest(cost: Floats, before: Indices, price: float) -> Indices:
     return path
 
 
+def _alternated(sums: Sums, judged: Callable[[Floats, Floats], Floats]) -> Floats:
+    """Weights (frames, rows, columns), found in turns with their best taps; ``judged``: what a weight costs, of
+    the errors of luma and chroma."""
+    weights = np.ones(sums.luma.shape[:3])
+    for _ in range(2):
+        found = errors(sums, best_taps(sums, weights))
+        weights = WEIGHTS[judged(*found).argmin(-1)].astype(np.float64)
+    return weights
+
+
 def best(original: Planes, parts: Parts) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Taps (35,) and weights (rows, columns) of least squared error of luma for one frame, as if they cost nothing."""
     one = measure(original, parts)
     sums = Sums(one.luma[None], one.chroma[None])
-    weights = np.ones(sums.luma.shape[:3])
-    for _ in range(2):
-        taps = best_taps(sums, weights)
-        weights = WEIGHTS[errors(sums, taps)[0].argmin(-1)].astype(np.float64)
+    weights = _alternated(sums, lambda luma, _: luma)
     return best_taps(sums, weights).astype(np.float32), weights[0].astype(np.float32)
 
 
@@ -192,10 +195,7 @@ def choose(sums: Sums, before: Indices, taps: Sequence[int], price: float) -> tu
 
     No plane of the group is worse than plain.
     """
-    weights = np.ones(sums.luma.shape[:3])
-    for _ in range(2):
-        found = best_taps(sums, weights)
-        weights = WEIGHTS[cost_of(*errors(sums, found)).argmin(-1)].astype(np.float64)
+    weights = _alternated(sums, cost_of)
     path = smoothest(cost_of(*errors(sums, best_taps(sums, weights))), before, price)
     return path, told_taps(sums, WEIGHTS[path].astype(np.float64), taps, price)
 

@@ -42,14 +42,20 @@ class Parts(NamedTuple):
     """A frame before its parts are added, in units of its samples (0..255 or 0..1023), not rounded and not clipped.
 
     y (H, W), u and v (ceil(H/2), ceil(W/2)): plain upscaling. residual (6, ceil(H/2), ceil(W/2)): four sub-pixels of
-    luma, row by row, then U and V. All float32. ``luma``: what the filter's taps look at.
+    luma, row by row, then U and V. All float32. ``coded``, ``mirrored``: see ``postfilter.Luma``.
     """
 
     y: Floats
     u: Floats
     v: Floats
     residual: Floats
-    luma: Luma
+    coded: Floats
+    mirrored: bool
+
+    @property
+    def luma(self) -> Luma:
+        """What the filter's taps look at."""
+        return Luma.of(self.coded, self.residual, self.mirrored)
 
     def added(self, taps: Floats | None = None, blend: Floats | None = None) -> list[Tensor]:
         """What comes on top of the plain planes, six of (ceil(H/2), ceil(W/2)): the residual, filtered by ``taps`` (35,),
@@ -176,7 +182,7 @@ class Restorer:
         residual = np.zeros((6, self.rows, self.columns), np.float32)
         if self.runner is not None:
             residual = self._network(self.runner, self._inputs(coded, u, v))[0].numpy()
-        return Parts(y, u, v, residual, Luma.of(coded, residual, self.scale == 2))
+        return Parts(y, u, v, residual, coded, self.scale == 2)
 
     def _upscaled(self, planes: Planes) -> tuple[Floats, Floats, Floats]:
         """Plain upscaling, not rounded. InputError for a frame that is not of this clip."""
