@@ -15,6 +15,7 @@ from foveal.bench import rivals, vvc
 from foveal.bench.metrics import psnr_db
 from foveal.bench.rivals import Spec, build
 from foveal.errors import InputError, MissingExtraError
+from foveal.registry import IDS
 
 Picture = Callable[..., NDArray[np.uint8]]
 
@@ -86,7 +87,8 @@ def test_foveal_at_an_effort_of_its_own(monkeypatch: pytest.MonkeyPatch, picture
 def test_every_rival_is_named_in_the_table_of_the_docstring() -> None:
     assert rivals.__doc__ is not None
     assert all(f"| {name} " in rivals.__doc__ for name in ("foveal", "foveal1", *rivals.RIVALS))
-    assert {f"foveal{effort}" for effort in range(1, 10)} == set(rivals.BUILDERS) - {"foveal", *rivals.RIVALS}
+    own = {f"foveal{model}{effort}" for model in ("", *(f"-{name}" for name in IDS)) for effort in ("", *range(1, 10))}
+    assert own == set(rivals.BUILDERS) - set(rivals.RIVALS)
 
 
 def test_an_unknown_rival_is_refused() -> None:

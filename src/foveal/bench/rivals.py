@@ -4,6 +4,7 @@
 |--------|----------------------------------------------------------------------------------------|----------|
 | foveal | `foveal.compress` and `foveal.decompress`                                              | quality  |
 | foveal1 .. foveal9 | the same at that effort, to stand beside others of them                    | quality  |
+| foveal-m, foveal-m9 | the same with that model, and at that effort                              | quality  |
 | jpeg   | Pillow, optimised Huffman tables, 4:2:0                                                | quality  |
 | webp   | Pillow, method 6                                                                       | quality  |
 | avif   | Pillow's libaom at speed 4, 4:2:0: what a user gets who waits for a better file        | quality  |
@@ -31,6 +32,7 @@ from PIL import AvifImagePlugin, Image, features
 import foveal
 from foveal.bench import vvc
 from foveal.errors import InputError, MissingExtraError
+from foveal.registry import IDS
 
 __all__ = ["RIVALS", "Codec", "Spec", "build", "extra"]
 
@@ -96,8 +98,9 @@ def _foveal(spec: Spec) -> Codec:
     return Codec(spec.name, ".fov", in_words, "quality", grid, _foveal_version(spec.model), compress, decompress)
 
 
-def _foveal_at(effort: int, spec: Spec) -> Codec:
-    return _foveal(replace(spec, effort=effort))
+def _foveal_at(model: str | None, effort: int | None, spec: Spec) -> Codec:
+    """Foveal with a model and effort of its own; None leaves the run's."""
+    return _foveal(replace(spec, model=model or spec.model, effort=effort or spec.effort))
 
 
 def _foveal_version(model: str) -> str:
@@ -196,6 +199,8 @@ BUILDERS: dict[str, Callable[[Spec], Codec]] = {
     "avif6": _avif6,
     "jxl": _jxl,
     "vvc": _vvc,
-    **{f"foveal{effort}": partial(_foveal_at, effort) for effort in range(1, 10)},
+    **{f"foveal{effort}": partial(_foveal_at, None, effort) for effort in range(1, 10)},
+    **{f"foveal-{model}": partial(_foveal_at, model, None) for model in IDS},
+    **{f"foveal-{model}{effort}": partial(_foveal_at, model, effort) for model in IDS for effort in range(1, 10)},
 }
 RIVALS = tuple(name for name in BUILDERS if not name.startswith("foveal"))

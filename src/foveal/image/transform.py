@@ -28,8 +28,9 @@ class Size:
 
     luma: int = 256
     chroma: int = 64
-    width: int = 192
-    heads: int = 6
+    width: int = 192  # of the synthesis
+    encoder_width: int = 192
+    heads: int = 6  # of the synthesis
     mlp: int = 2
     encoder_blocks: int = 2
     decoder_blocks: int = 3
@@ -43,19 +44,21 @@ class Size:
     def latent(self) -> int:
         return self.luma + 2 * self.chroma
 
+    @property
+    def encoder_heads(self) -> int:
+        return self.heads * self.encoder_width // self.width
+
 
 SIZES = {
     "s": Size(),
     "m": Size(
-        width=512,
-        heads=8,
-        mlp=3,
-        encoder_blocks=4,
-        decoder_blocks=5,
-        detail=128,
-        detail_blocks=3,
-        context=256,
-        cuts=(BASE, 24, 64, 112, 176, 264, 384),
+        width=384,
+        heads=12,
+        decoder_blocks=4,
+        detail=96,
+        detail_blocks=4,
+        context=192,
+        cuts=(BASE, 24, 64, 96, 128, 176, 224, 384),
     ),
 }
 
@@ -260,9 +263,11 @@ class Analysis(nn.Module):
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        self.embed = nn.Linear(size.latent, size.width)
-        self.blocks = nn.ModuleList(Block(size.width, size.heads, size.mlp, i % 2) for i in range(size.encoder_blocks))
-        self.out = nn.Linear(size.width, size.latent - BASE)
+        self.embed = nn.Linear(size.latent, size.encoder_width)
+        self.blocks = nn.ModuleList(
+            Block(size.encoder_width, size.encoder_heads, size.mlp, i % 2) for i in range(size.encoder_blocks)
+        )
+        self.out = nn.Linear(size.encoder_width, size.latent - BASE)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 

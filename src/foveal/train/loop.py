@@ -21,6 +21,7 @@ from foveal.train import checkpoint, data
 from foveal.train.batch import make_batch
 from foveal.train.calibrate import calibrate
 from foveal.train.evaluate import large, preview_picture
+from foveal.train.grow import grown
 from foveal.train.losses import Batch, ImageModel, loss
 from foveal.train.pace import Pace, rate
 from foveal.train.parallel import Gradients, Group, joined
@@ -213,6 +214,17 @@ def train(data_dir: Path, out: Path, **options: Any) -> Path:
     return out
 
 
+def _filled(model: ImageModel, source: Path) -> dict[str, Any]:
+    """Fill ``model`` from a checkpoint of its size, or of a smaller one that it grows from; the facts to go on from."""
+    found = checkpoint.size_of(source)
+    if found not in SIZES or SIZES[found] == model.size:
+        return checkpoint.load(source, model)
+    smaller = ImageModel(SIZES[found])
+    facts = checkpoint.load(source, smaller)
+    model.load_state_dict(grown(smaller, model.size).state_dict())
+    return {"grown_from": {k: facts[k] for k in ("size", "steps", "pixels", "seconds")}}
+
+
 def prepare(data_dir: Path, out: Path, options: Options, group: Group, began: float) -> Run:
     """Pictures loaded, model built and filled or calibrated."""
     if options.threads:
@@ -226,7 +238,7 @@ def prepare(data_dir: Path, out: Path, options: Options, group: Group, began: fl
     resumed = options.resume and out.is_file()
     source = out if resumed else options.weights
     if source is not None:
-        facts |= checkpoint.load(source, model)
+        facts |= _filled(model, source)
     else:
         start = data.draw(options.seed, group.device)
         calibrate(model, lambda n: pictures.crops(n, options.crop, start))
