@@ -1,4 +1,4 @@
-"""The same crops by Foveal, AVIF and WebP at equal bytes: crops.py FOLDER -o docs/pictures/crops.webp --bpp 0.25
+"""The same crops by Foveal, AVIF and WebP at equal bytes: crops.py FOLDER -o docs/pictures/crops.webp --bpp 0.35
 
 AVIF's (speed 4) quality is the one whose file is nearest to the rate; Foveal is given its bytes as the target, WebP (method
 6) the quality nearest to them. Files are decoded as users would decode them. A JSON line per picture says bytes and PSNR.
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--bpp", type=float, default=0.25)
+    parser.add_argument("--model", default="m")
     options = parser.parse_args()
     wide, high = SIDE * ZOOM, SIDE * ZOOM + LINE
     sheet = Image.new("RGB", (4 * wide, high * len(CROPS)), "white")
@@ -54,12 +55,13 @@ def main() -> None:
     for row, (name, (left, top)) in enumerate(CROPS.items()):
         picture = Image.open(options.folder / f"{name}.png").convert("RGB")
         avif = coded(picture, "avif", options.bpp * picture.width * picture.height / 8, speed=4)
+        own = f"Foveal {options.model}"
         files = {
-            "Foveal": foveal.compress(picture, target_bytes=len(avif)),
+            own: foveal.compress(picture, target_bytes=len(avif), model=options.model),
             "AVIF": avif,
             "WebP": coded(picture, "webp", len(avif), method=6),
         }
-        shown = {"Foveal": foveal.decompress(files["Foveal"])}
+        shown = {own: foveal.decompress(files[own])}
         shown |= {k: Image.open(io.BytesIO(files[k])).convert("RGB") for k in ("AVIF", "WebP")}
         facts = {k: (len(files[k]), round(psnr_db(np.asarray(picture), np.asarray(shown[k])), 2)) for k in files}
         lines.append({"picture": name, **{k: {"bytes": n, "psnr_db": p} for k, (n, p) in facts.items()}})

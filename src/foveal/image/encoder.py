@@ -211,7 +211,7 @@ class Encoder:
                 )
                 start += symbols.shape[1]
             gain.append(total)
-        return thrift.settle(np.concatenate(gain).reshape(self.grid))
+        return thrift.settle(np.concatenate(gain).reshape(self.grid) + thrift.MASKED)
 
 
 def _weights(level: int | Tensor) -> Any:

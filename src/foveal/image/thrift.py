@@ -13,6 +13,7 @@ Floats = NDArray[np.float64]
 Classes = NDArray[np.uint8]
 ROUNDS = 4
 SWITCH = 24.0  # bits: payload, chunk and start-up of a class map, below which everything is kept
+MASKED = 3.0  # bits that a dropped patch is worth less than its symbols say: it shows as a mask token, and unfiltered
 
 
 def contexts(kept: NDArray[np.integer]) -> NDArray[np.int64]:
