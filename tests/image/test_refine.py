@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 import foveal
-from foveal.image import quantize
+from foveal.image import quantize, thrift
+from foveal.image.encoder import CARE, Encoder
+from foveal.image.network import Network
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +36,25 @@ def test_refinement_leaves_dropped_patches_out(crop):
     data = foveal.compress(crop, mask=mask, effort=6)
     assert foveal.inspect(data).dropped == 60
     assert foveal.decompress(data).size == (192, 160)
+
+
+def test_careful_rounding_keeps_more_symbols(crop):
+    """What later slices are predicted from is not given up for its own bits alone."""
+    encoder, kept = Encoder(Network.load("s"), crop, np.ones((10, 12), np.uint8), 4, 1), {}
+    for encoder.care in (1.0, CARE, 3.0):
+        seen = []
+        encoder.at(500, lambda symbols, _, seen=seen: seen.append(np.count_nonzero(symbols)), finish=False)
+        kept[encoder.care] = sum(seen)
+    assert kept[1.0] < kept[CARE] < kept[3.0]
+
+
+def test_auto_keeps_a_patch_that_loses_less_than_its_mask_costs(monkeypatch):
+    """Patches whose symbols cost a little more than they are worth are kept; without the margin they are dropped."""
+    random = np.random.default_rng(0)
+    clouds = np.array(Image.fromarray(random.normal(0, 1, (64, 64)).astype(np.float32)).resize((256, 256)))
+    rgb = np.clip(120 + 12 * clouds, 0, 255).astype(np.uint8)[..., None].repeat(3, 2)
+    encoder, dropped = Encoder(Network.load("s"), rgb, None, 3, 1), []
+    for margin in (0.0, thrift.MASKED, 1e6):
+        monkeypatch.setattr(thrift, "MASKED", margin)
+        dropped.append(int((encoder.at(300, finish=False).classes == 0).sum()))
+    assert dropped[0] > dropped[1] > dropped[2] == 0

@@ -19,6 +19,7 @@ from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
 
 ROUNDS = {6: 1, 7: 2, 8: 4, 9: 8}  # of refinement, by effort
 FILTERED = 4  # from this effort on a filter is fitted to the picture
+CARE = 1.35  # times its squared error is what a rounding costs: later slices are predicted from it (docs/LOG.md)
 CHUNK_BITS = 96.0  # of a chunk besides its payload
 STRIDE = 0.3  # of the way to the target that a round goes
 
@@ -61,7 +62,7 @@ class Encoder:
         self.grid = patches.grid(*rgb.shape[:2])
         self.index = BaseIndex(*self.grid)
         self.coefficients = network.coefficients(patches.split(rgb), self.grid)
-        self.forced = classes
+        self.forced, self.care = classes, CARE
         self._latents: tuple[bytes, Tensor] | None = None
 
     def latents(self, classes: NDArray[np.uint8]) -> Tensor:
@@ -140,7 +141,7 @@ class Encoder:
         r, i = residual.numpy(), index.numpy()
         if self.effort < 4:
             return np.where(i < self.network.tables.silent, 0, quantize.plain(r))
-        weight = np.broadcast_to(_weights(level) * step.numpy() ** 2, r.shape)
+        weight = np.broadcast_to(self.care * _weights(level) * step.numpy() ** 2, r.shape)
         symbols = quantize.optimised(r, i, weight, self.network.tables.cost)
         return np.where(i < self.network.tables.silent, 0, symbols)
 
