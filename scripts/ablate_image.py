@@ -109,6 +109,13 @@ def main() -> None:
         change.get(told.variant, lambda _: None)(model)
 
     loop.calibrate = calibrated
+    loaded = loop.data.load
+
+    def same_held(folder: Path, side: int, device: torch.device) -> Any:
+        """Whatever the crop, validation is on the pictures of at least 256x256."""
+        return loaded(folder, side, device)[0], loaded(folder, 256, device)[1]
+
+    loop.data.load = same_held if crop > 256 else loaded
     told.output.unlink(missing_ok=True)
     checkpoint = told.output.with_suffix(".part")
     loop.train(

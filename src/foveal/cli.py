@@ -323,13 +323,16 @@ def train_video(
     log: Annotated[Path | None, typer.Option(help="JSON lines of the progress.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of crops and weights.")] = 0,
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile: slow to start, then faster.")] = False,
+    structure_from: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the run after which MS-SSIM and gradients count too; 1: never.")
+    ] = 2 / 3,
 ) -> None:
     """Train a restoration network on frames that real codecs have coded; writes a checkpoint."""
     from foveal.train.video_loop import train
 
     train(data, output, pool=pool, clips=clips, hold_out=hold_out, pairs=pairs, size=size, mode=mode, weights=weights,
           minutes=minutes, steps=steps, batch=batch, crop=crop, lr=lr, threads=threads, log=log, seed=seed,
-          compiled=compiled)  # fmt: skip
+          compiled=compiled, structure_from=structure_from)  # fmt: skip
 
 
 @train_app.command("export-video")

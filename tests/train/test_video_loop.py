@@ -166,6 +166,19 @@ def test_steps_that_are_not_finite_are_skipped(pool, tmp_path, monkeypatch):
     assert not network.end.weight.any()
 
 
+def test_structure_counts_from_the_share_that_was_asked_for(pool, tmp_path, monkeypatch):
+    asked = []
+
+    def spy(shown, target, structure):
+        asked.append(structure)
+        return loss(shown, target, structure)
+
+    monkeypatch.setattr(video_loop, "loss", spy)
+    for share in (0.5, 1.0):
+        run(pool, tmp_path / "a.sft", steps=4, structure_from=share)
+    assert asked == [False, False, True, True] + 4 * [False]
+
+
 def test_interrupting_keeps_what_was_learned(pool, tmp_path, monkeypatch):
     def interrupted(*a):
         raise KeyboardInterrupt

@@ -112,13 +112,15 @@ def train(
     seed: int = 0,
     half_precision: bool = True,
     compiled: bool = False,
+    structure_from: float = STRUCTURE_FROM,
 ) -> Path:
     """Train ``size`` in ``mode`` for ``minutes`` (or ``steps``) on the pairs of ``pool`` and write the checkpoint ``out``.
 
     The pool is made from the photographs of ``data_dir`` and the clips of ``clips`` if it is not there yet: ``pairs`` pairs
     of each mode; clips whose name contains ``hold_out`` are kept for validation. ``crop``: samples of the work grid.
     ``weights`` continues from a checkpoint, or from the weights of the package. ``half_precision``: products in
-    bfloat16. ``compiled``: torch.compile, slow to start, then faster. Interrupting (Ctrl-C) keeps what was learned. Raises
+    bfloat16. ``compiled``: torch.compile, slow to start, then faster. ``structure_from``: share of the run
+    from which MS-SSIM and gradients count too; 1 leaves them out. Interrupting (Ctrl-C) keeps what was learned. Raises
     InputError for options out of range. Returns ``out``.
     """
     chosen = SIZES.get(size) if isinstance(size, str) else size
@@ -170,7 +172,7 @@ def train(
                     group["lr"] = rate(done(), step, lr)
                 now = next(source)
                 shown = restored(network, now, told(now, UNKNOWN_SHARE), half_precision, residual)
-                value = loss(shown, now.target, done() >= STRUCTURE_FROM)
+                value = loss(shown, now.target, done() >= structure_from)
                 torch.autograd.backward(value)
                 norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
                 if torch.isfinite(norm):
