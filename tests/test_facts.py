@@ -89,24 +89,25 @@ def test_models():
             bytes.fromhex(model.weights_hash) == registry.digest_of(model.name) and model.id == registry.IDS[model.name]
         )
         assert model.parameters > 100_000 and model.file_bytes < 32 << 20
-        assert 0 < model.kmac_encode < 20 and 0 < model.kmac_decode < 20
+        assert 0 < model.kmac_encode < 20 and 0 < model.kmac_decode <= {"s": 8, "m": 60}[model.name]
+        assert model.name != "m" or model.file_bytes <= 16 << 20
 
 
 def test_selftest_holds():
     checks = foveal.selftest()
-    assert {"python", "torch", "weights s", "golden stream"} <= {c.name for c in checks}
+    assert {"python", "torch", "weights s", "golden stream s", "golden stream m"} <= {c.name for c in checks}
     assert [c for c in checks if not c.ok] == []
 
 
 def test_selftest_reports_what_does_not_hold(monkeypatch):
-    monkeypatch.setattr("foveal.image.codec.golden_digest", lambda: "0" * 16)
+    monkeypatch.setattr("foveal.image.codec.golden_digest", lambda model: "0" * 16)
 
     def missing(name):
         raise UnknownModelError("weights of model 's' are missing")
 
     monkeypatch.setattr(facts.registry, "digest_of", missing)
     failed = {c.name: c.detail for c in foveal.selftest() if not c.ok}
-    assert "expected" in failed.get("golden stream", "")
+    assert "expected" in failed.get("golden stream s", "")
 
 
 def test_registry_names_and_hashes(tmp_path, monkeypatch):

@@ -73,7 +73,8 @@ def selftest() -> list[Check]:
         checks.append(_attempt(name, lambda name=name: __import__(name).__version__))
     for name in registry.IDS:
         checks.append(_attempt(f"weights {name}", lambda name=name: registry.load(name).digest.hex()))
-    checks.append(_attempt("golden stream", _golden))
+    for name in registry.IDS:
+        checks.append(_attempt(f"golden stream {name}", lambda name=name: _golden(name)))
     return checks
 
 
@@ -86,11 +87,11 @@ def _attempt(name: str, action: Any) -> Check:
         return Check(name, False, str(e))
 
 
-def _golden() -> str:
+def _golden(model: str) -> str:
     """Compress a synthetic picture and compare with the hash stored beside the weights."""
     from foveal.image.codec import golden_digest
 
-    found, expected = golden_digest(), registry.load(registry.DEFAULT).facts.get("golden")
+    found, expected = golden_digest(model), registry.load(model).facts.get("golden")
     if found != expected:
         raise CorruptError(f"this machine's integers hash to {found}, expected {expected}: report it with this output")
     return f"{found} as on every machine"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS = Path(__file__).parent / "weights"
-IDS = {"s": 1}  # name -> id in HEAD; an id is never given to another stream format
+IDS = {"s": 1, "m": 2}  # name -> id in HEAD; an id is never given to another stream format
 DEFAULT = "s"
 
 

@@ -24,9 +24,9 @@ torch.set_num_threads(int(sys.argv[1]))
 y, x = np.mgrid[:130, :200]
 rgb = np.stack([x * 5 + y * 3, (x * y) // 7, (x // 9 * 40 + y // 11 * 23) ^ (x * x // 50)], -1).astype(np.uint8)
 found = hashlib.sha256()
-for quality in (5, 60, 100):
-    data = foveal.compress(rgb, quality=quality, packets=2)
-    decoded = decode(Network.load("s"), container.read(data), "error")
+for model, quality in (("s", 5), ("s", 60), ("s", 100), ("m", 50)):
+    data = foveal.compress(rgb, quality=quality, packets=2, model=model)
+    decoded = decode(Network.load(model), container.read(data), "error")
     found.update(data + decoded.values.to(torch.int32).numpy().tobytes())
 print(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), found.hexdigest())
 """
@@ -73,6 +73,7 @@ def test_threads(reference):
     assert run(2) == reference
 
 
-def test_golden_stream_is_the_one_stored_with_the_weights():
-    assert golden_digest() == registry.load("s").facts["golden"]
-    assert hashlib.sha256(registry.path_of("s").read_bytes()).digest()[:8] == registry.digest_of("s")
+@pytest.mark.parametrize("model", registry.IDS)
+def test_golden_stream_is_the_one_stored_with_the_weights(model):
+    assert golden_digest(model) == registry.load(model).facts["golden"]
+    assert hashlib.sha256(registry.path_of(model).read_bytes()).digest()[:8] == registry.digest_of(model)

@@ -13,6 +13,7 @@ __all__ = ["images", "rate_distortion", "speed"]
 
 COLOURS = {
     "foveal": "#c8102e",
+    "foveal-m": "#6a0f1f",
     "jpeg": "#8c8c8c",
     "webp": "#e69f00",
     "avif": "#0072b2",
