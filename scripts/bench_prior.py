@@ -100,7 +100,7 @@ def float_bits(model: ImageModel, encoder: Encoder, level: int, coded: Coded) ->
 
 def rows(model: ImageModel, network: Network, path: Path) -> Iterator[dict[str, object]]:
     """One measurement a level."""
-    rgb = np.asarray(Image.open(path).convert("RGB"))
+    rgb = np.array(Image.open(path).convert("RGB"))
     encoder = Encoder(network, rgb, np.ones((-(-rgb.shape[0] // 16), -(-rgb.shape[1] // 16)), np.uint8), 4, 1)
     probabilities, reach = parametric_tables(model.prior)
     trained = Tables(counts_of(probabilities, reach), reach, network.tables.silent)
