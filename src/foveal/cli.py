@@ -324,7 +324,8 @@ def train_video(
     seed: Annotated[int, typer.Option(help="Seed of crops and weights.")] = 0,
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile: slow to start, then faster.")] = False,
     structure_from: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the run after which MS-SSIM and gradients count too; 1: never.")
+        float,
+        typer.Option(min=0, max=1, help="Share of the run after which MS-SSIM and gradients count too; 1: never."),
     ] = 2 / 3,
 ) -> None:
     """Train a restoration network on frames that real codecs have coded; writes a checkpoint."""

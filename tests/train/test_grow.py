@@ -77,7 +77,7 @@ def test_sizes_that_do_not_fit_are_refused(busy):
         replace(LARGE, decoder_blocks=2),
     ):
         assert not fits(busy.size, wrong)
-        with pytest.raises(InputError, match="without --weights"):
+        with pytest.raises(InputError, match="same size, or none"):
             grown(busy, wrong)
 
 

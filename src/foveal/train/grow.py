@@ -14,9 +14,8 @@ from foveal.errors import InputError
 from foveal.image.transform import Block, Size
 from foveal.train.losses import ImageModel
 
-Group = tuple[
-    slice, Sequence[Tensor]
-]  # columns of the small layer, and every place where their inputs lie in the large one
+# Columns of the small layer, and every place where their inputs lie in the large one.
+Group = tuple[slice, Sequence[Tensor]]
 
 
 def fits(small: Size, large: Size) -> bool:
@@ -40,8 +39,9 @@ def grown(small: ImageModel, large: Size) -> ImageModel:
     units, channels and blocks end in zero weights. Raises InputError if the sizes do not fit (``fits``)."""
     if not fits(small.size, large):
         raise InputError(
-            f"a model of {small.size} cannot become one of {large}: latents must be equal, the width a multiple, heads as "
-            "wide, and nothing smaller; train without --weights, or give a checkpoint of the same size"
+            f"a model {small.size.width} wide with slices {small.size.cuts} does not grow into one {large.width} wide with "
+            f"slices {large.cuts}: the width must be a multiple, heads as wide, latents equal, slices only divided and "
+            "nothing smaller; give --weights of the same size, or none"
         )
     out = ImageModel(large)
     out.shortcut.load_state_dict(small.shortcut.state_dict())

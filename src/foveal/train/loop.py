@@ -222,7 +222,7 @@ def _filled(model: ImageModel, source: Path) -> dict[str, Any]:
     smaller = ImageModel(SIZES[found])
     facts = checkpoint.load(source, smaller)
     model.load_state_dict(grown(smaller, model.size).state_dict())
-    return {"grown_from": {k: facts[k] for k in ("size", "steps", "pixels", "seconds")}}
+    return {"grown_from": {k: facts.get(k) for k in ("size", "steps", "pixels", "seconds")}}
 
 
 def prepare(data_dir: Path, out: Path, options: Options, group: Group, began: float) -> Run:
