@@ -32,7 +32,6 @@ from PIL import AvifImagePlugin, Image, features
 import foveal
 from foveal.bench import vvc
 from foveal.errors import InputError, MissingExtraError
-from foveal.registry import IDS
 
 __all__ = ["RIVALS", "Codec", "Spec", "build", "extra"]
 
@@ -191,6 +190,8 @@ def _vvc(spec: Spec) -> Codec:
     return Codec("vvc", ".266", vvc.OPTIONS, "qp", grid, vvc.version(program), compress, decompress)
 
 
+MODELS = ("s", "m")  # those of ``foveal.models()``, which would load them all
+
 BUILDERS: dict[str, Callable[[Spec], Codec]] = {
     "foveal": _foveal,
     "jpeg": _jpeg,
@@ -200,7 +201,7 @@ BUILDERS: dict[str, Callable[[Spec], Codec]] = {
     "jxl": _jxl,
     "vvc": _vvc,
     **{f"foveal{effort}": partial(_foveal_at, None, effort) for effort in range(1, 10)},
-    **{f"foveal-{model}": partial(_foveal_at, model, None) for model in IDS},
-    **{f"foveal-{model}{effort}": partial(_foveal_at, model, effort) for model in IDS for effort in range(1, 10)},
+    **{f"foveal-{model}": partial(_foveal_at, model, None) for model in MODELS},
+    **{f"foveal-{model}{effort}": partial(_foveal_at, model, effort) for model in MODELS for effort in range(1, 10)},
 }
 RIVALS = tuple(name for name in BUILDERS if not name.startswith("foveal"))
