@@ -38,7 +38,7 @@ def analysis_seconds(encoder: Encoder, visible: np.ndarray) -> float:
 def rows(path: Path) -> list[dict[str, object]]:
     """One measurement per share of patches kept."""
     picture = Image.open(path).convert("RGB")
-    rgb, out, whole = np.asarray(picture), [], 0.0
+    rgb, out, whole = np.array(picture), [], 0.0
     for keep in KEEPS:
         data = foveal.compress(picture, keep=keep)
         shown, info = np.asarray(foveal.decompress(data)), foveal.inspect(data)
