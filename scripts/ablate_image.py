@@ -29,7 +29,8 @@ CUTS = {
 }
 CROPS = {"crop-128": (128, 32), "crop-512": (512, 2)}
 NETWORKS = ("baseline", "no-shortcut", "one-scale", "linear-synthesis")
-PIXELS, STEPS = 300 * 8 * 256**2, 300
+STEPS = 300
+PIXELS = STEPS * 8 * 256**2
 
 
 def widen_base(channels: int) -> None:

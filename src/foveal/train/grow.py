@@ -47,7 +47,7 @@ def grown(small: ImageModel, large: Size) -> ImageModel:
     out.shortcut.load_state_dict(small.shortcut.state_dict())
     out.hyper.load_state_dict(small.hyper.state_dict())
     with torch.no_grad():
-        _analysis(out, small)
+        _ends(out.analysis, small.analysis)
         _synthesis(out, small)
         _prior(out, small)
     return out
@@ -92,23 +92,20 @@ def _block(large: Block, small: Block) -> None:
     large.position[: small.heads] = small.position
 
 
-def _ends(large: Any, small: Any, width: int, wide: int) -> None:
+def _ends(large: Any, small: Any) -> None:
     """The linear layers into and out of the residual stream, and the blocks between."""
+    width, wide = small.embed.out_features, large.embed.out_features
     _place(large.embed, small.embed, _copies(width, wide), [(slice(None), [_first(small.embed.in_features)])])
     _place(large.out, small.out, [_first(small.out.out_features)], [(slice(None), _copies(width, wide))])
     for own, other in zip(large.blocks, small.blocks, strict=False):
         _block(own, other)
 
 
-def _analysis(out: ImageModel, small: ImageModel) -> None:
-    _ends(out.analysis, small.analysis, small.size.encoder_width, out.size.encoder_width)
-
-
 def _synthesis(out: ImageModel, small: ImageModel) -> None:
     own: Any = out.synthesis
     other: Any = small.synthesis
     size, large = small.size, out.size
-    _ends(own, other, size.width, large.width)
+    _ends(own, other)
     own.level.copy_(other.level.repeat(1, large.width // size.width))
     own.mask_token.copy_(other.mask_token.repeat(large.width // size.width))
     quarters = torch.cat([_first(size.detail) + large.detail * part for part in range(4)])
