@@ -45,7 +45,7 @@ class Spec:
     name: str
     threads: int = 1
     model: str = "s"
-    effort: int | None = None  # None = the codec's default
+    effort: int = 4
     keep: float | str = "auto"
 
 
@@ -82,9 +82,7 @@ def extra(module: str, package: str) -> Any:
 
 
 def _foveal(spec: Spec) -> Codec:
-    options: dict[str, Any] = {"model": spec.model, "keep": spec.keep}
-    if spec.effort is not None:
-        options["effort"] = spec.effort
+    options: dict[str, Any] = {"model": spec.model, "keep": spec.keep, "effort": spec.effort}
 
     def compress(image: Image.Image, setting: float) -> bytes:
         return bytes(foveal.compress(image, quality=setting, **options))

@@ -63,7 +63,7 @@ def bench(
     report: str | os.PathLike[str] | None = None,
     qualities: Qualities | None = None,
     model: str = "s",
-    effort: int | None = None,
+    effort: int = 4,
     keep: float | str = "auto",
     threads: int = 1,
     limit: int | None = None,
@@ -247,8 +247,7 @@ def _command(folder: Path, output: Path, plans: Sequence[Plan], threads: int) ->
     rivals = [plan.codec.name for plan in plans if plan.codec.name != "foveal"]
     words = ["foveal", "bench", folder.resolve().name, "--rivals", ",".join(rivals), "-o", output.name]
     for spec in (plan.spec for plan in plans if plan.codec.name == "foveal"):
-        words += ["--model", spec.model, "--keep", str(spec.keep)]
-        words += [] if spec.effort is None else ["--effort", str(spec.effort)]
+        words += ["--model", spec.model, "--keep", str(spec.keep), "--effort", str(spec.effort)]
     if len(rivals) == len(plans):
         words.append("--no-foveal")
     return shlex.join([*words, "--threads", str(threads)])
