@@ -64,11 +64,11 @@ def networks(path: Path) -> tuple[ImageModel, Network, bool]:
 
 def coded_by(encoder: Encoder, level: int) -> Coded:
     """Symbols and indices of hyper-latent, thumbnail passes and channel slices."""
-    z, base, values, features, _ = encoder._base(level)
+    base = encoder.base(level, encoder.coefficients)
     classes = np.ones(encoder.grid, np.uint8)
     latents, every = encoder.latents(classes), np.arange(classes.size)
-    slices, _ = encoder._slices(level, latents, classes, values, features, every)
-    return [z, *base, *((s, i) for s, i, _ in slices)]
+    slices, _ = encoder.slices(level, latents, classes, base, every)
+    return [base.hyper, *base.passes, *((s, i) for s, i, _ in slices)]
 
 
 @torch.no_grad()

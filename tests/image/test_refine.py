@@ -1,11 +1,12 @@
-"""Efforts 6 to 9: latents refined against the decoder's pixels."""
+"""Efforts 6 to 9: latents and thumbnail refined against the decoder's pixels and the symbols behind them."""
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import foveal
-from foveal.image import quantize, thrift
+from foveal.image import foresight, quantize, refine, thrift
 from foveal.image.encoder import CARE, Encoder
 from foveal.image.network import Network
 
@@ -28,6 +29,50 @@ def cost(rgb, **options):
 def test_refinement_lowers_rate_plus_distortion(crop, quality):
     plain, optimised, refined = (cost(crop, quality=quality, effort=e) for e in (3, 4, 8))
     assert refined < min(optimised, plain)
+
+
+@pytest.mark.parametrize("model", ["s", "m"])
+def test_every_effort_is_worth_its_time(crop, model):
+    found = [cost(crop, quality=40, effort=e, model=model) for e in (4, 6, 8)]
+    assert found[0] > found[1] > found[2]
+
+
+@pytest.mark.parametrize("without", ["FOLLOWED", "STRIDE"])
+def test_both_gradients_are_worth_following(crop, monkeypatch, without):
+    both = cost(crop, quality=40, effort=8)
+    monkeypatch.setattr(refine, without, 0.0)
+    assert both < cost(crop, quality=40, effort=8)
+
+
+def test_slopes_say_what_later_symbols_cost(crop):
+    """Thumbnail moved along the slopes and against them: the symbols predicted from it, chosen anew each time, cost more
+    and less, by about as much as the slopes say."""
+    encoder, level = Encoder(Network.load("s"), crop, np.ones((10, 12), np.uint8), 4, 1), 500
+    classes, every = np.ones((10, 12), np.uint8), np.arange(120)
+    latents, base = encoder.latents(classes), encoder.base(level, encoder.coefficients)
+    which = torch.ones(120, dtype=torch.int64)
+    price = encoder.prices(level, which)
+
+    def later(values):
+        coded, _ = encoder.slices(level, latents, classes, base._replace(values=values), every)
+        total, start = 0.0, 6
+        for symbols, index, residual in coded:
+            end = start + symbols.shape[1]
+            total += encoder.network.tables.cost(symbols, index).sum()
+            total += (price[:, start:end] * (residual - symbols) ** 2).sum()
+            start = end
+        return total, coded
+
+    now, coded = later(base.values)
+    slopes = foresight.slopes(
+        encoder.network, base.values, base.features, encoder.index, quantize.class_levels(level), which,
+        torch.arange(120), coded, price,
+    )[1]  # fmt: skip
+    way = (slopes / slopes.abs().max() * 24).round()
+    told = float((slopes * way).sum()) / 64
+    up, down = (later(base.values + sign * way)[0] - now for sign in (1, -1))
+    assert up > 0 > down
+    assert 0.5 < (up - down) / 2 / told < 2
 
 
 def test_refinement_leaves_dropped_patches_out(crop):

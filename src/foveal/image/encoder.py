@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveal.image import classmap, patches, postfilter, quantize, thrift
+from foveal.image import classmap, patches, postfilter, quantize, refine, thrift
 from foveal.image.decoder import Ints, parts, run_slices, salience_of, to_tensor
 from foveal.image.network import Network
 from foveal.image.partition import Layout, TokenSymbols, base_payloads, layers_of
 from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
 
-ROUNDS = {6: 1, 7: 2, 8: 4, 9: 8}  # of refinement, by effort
 FILTERED = 4  # from this effort on a filter is fitted to the picture
 CARE = 1.35  # times its squared error is what a rounding costs: later slices are predicted from it (docs/LOG.md)
 CHUNK_BITS = 96.0  # of a chunk besides its payload
-STRIDE = 0.3  # of the way to the target that a round goes
+
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,17 @@ class Stream:
     def class_count(self) -> int:
         """Classes in use, as HEAD states it."""
         return classmap.class_count(self.classes)
+
+
+class Base(NamedTuple):
+    """The base layer, coded: symbols and scale indices of the hyper-latent and of each pass over the thumbnail, the
+    decoded ``values`` (T, BASE), ``features`` (T, 64) and ``salience`` (T,) that follow from them."""
+
+    hyper: tuple[Ints, Ints]
+    passes: list[tuple[Ints, Ints]]
+    values: Tensor
+    features: Tensor
+    salience: Ints
 
 
 class Encoder:
@@ -75,37 +87,35 @@ class Encoder:
     def at(self, level: int, watch: Callable[[Ints, Ints], None] | None = None, finish: bool = True) -> Stream:
         """Quantise and entropy-code at ``level`` (sixteenths). ``watch`` sees all symbols with their scale indices. With
         ``finish``, and from effort 4 on, a filter is fitted to what that decodes to."""
-        z, base_symbols, base, features, salience = self._base(level)
-        classes = self.forced if self.forced is not None else self._auto(level, base, features)
+        base = self.base(level, self.coefficients)
+        classes = self.forced if self.forced is not None else self._auto(level, base)
         latents = self.latents(classes)
-        if self.effort in ROUNDS:
-            latents = self._refined(level, latents, classes, base, features)
+        if self.effort in refine.ROUNDS:
+            latents, base = refine.refined(self, level, latents, classes, base)
         tables, sent = self.network.tables, TokenSymbols(classes.size, self.network.prior.cuts)
         values = torch.zeros(classes.size, self.network.prior.cuts[-1], dtype=self.network.prior.dtype)
         dropped = (classes == 0).ravel() & (not self.layout.complete)
         for part in parts(np.nonzero(~dropped)[0].astype(np.int64)):
-            coded, values[part] = self._slices(level, latents, classes, base, features, part, self.layout.complete)
+            coded, values[part] = self.slices(level, latents, classes, base, part, self.layout.complete)
             for number, (symbols, index, _) in enumerate(coded):
                 sent.put(part, number, symbols, index)
                 if watch:
                     watch(symbols, index)
-        batches = [z, *base_symbols]
+        batches = [base.hyper, *base.passes]
         if watch:
             for symbols, index in batches:
                 watch(symbols, index)
-        layers = layers_of(self.layout, classes, salience, self.grid[1], len(self.network.prior.cuts) - 1)
+        layers = layers_of(self.layout, classes, base.salience, self.grid[1], len(self.network.prior.cuts) - 1)
         first, *more = base_payloads(tables, batches, self.layout.version)
         payloads = sent.payloads(tables, layers, self.layout)
         filter_ = None
         if finish and self.effort >= FILTERED:
             for part in parts(np.nonzero(dropped)[0].astype(np.int64)):
-                values[part] = self._slices(level, latents, classes, base, features, part)[1]
-            filter_ = self._filter(level, classes, values, dropped)
+                values[part] = self.slices(level, latents, classes, base, part)[1]
+            filter_ = self.fit(level, classes, values, dropped)
         return Stream(level, classes, classmap.compress(classes), first, payloads, tuple(more), self.layout, filter_)
 
-    def _filter(
-        self, level: int, classes: NDArray[np.uint8], values: Tensor, dropped: NDArray[np.bool_]
-    ) -> bytes | None:
+    def fit(self, level: int, classes: NDArray[np.uint8], values: Tensor, dropped: NDArray[np.bool_]) -> bytes | None:
         """The payload of the filter that is best for the picture as it will be decoded; None if none pays."""
         levels = torch.tensor(quantize.class_levels(level))[torch.from_numpy(classes.ravel().astype(np.int64))]
         masked, fit = torch.from_numpy(dropped), postfilter.Fit(self.rgb.shape[0] * self.rgb.shape[1])
@@ -116,11 +126,12 @@ class Encoder:
         taps, saved = fit.taps(quantize.rate_weight(level))
         return None if taps is None or saved < CHUNK_BITS else postfilter.compress(taps)
 
-    def _base(self, level: int) -> tuple[tuple[Ints, Ints], list[tuple[Ints, Ints]], Tensor, Tensor, Ints]:
-        """Hyper-latent and thumbnail -> their symbols and indices, decoded thumbnail, features, salience."""
+    def base(self, level: int, wanted: Tensor) -> Base:
+        """Hyper-latent, and the thumbnail as the coefficients ``wanted`` (T, D) have it."""
         prior, (h, w) = self.network.prior, self.grid
         step = self.network.steps(level)
-        v = self.coefficients / step
+        v, thumbnail = self.coefficients / step, wanted[:, :BASE] / step[:BASE]
+        price = self.prices(level, torch.ones(1, dtype=torch.int64))[:, :BASE]
         z = self.network.hyper_latent(v, self.grid)
         mean, index = prior.hyper(level)
         z_symbols = quantize.plain((z - mean / VALUE_UNIT).numpy())
@@ -130,31 +141,36 @@ class Encoder:
         for number, at in enumerate(self.index.tokens):
             if len(at):
                 base_mean, base_index = prior.base(number, values, features, self.index, level)
-                symbols = self._round(v[at, :BASE] - base_mean.double() / VALUE_UNIT, base_index, step[:BASE], level)
+                symbols = self._round(thumbnail[at] - base_mean.double() / VALUE_UNIT, base_index, price)
                 values[at] = reconstruct(to_tensor(symbols, prior.dtype), base_mean)
                 coded.append((symbols, base_index.numpy()))
             else:
                 coded.append((np.zeros((0, BASE), np.int64), np.zeros((0, BASE), np.int64)))
-        return (z_symbols, z_index), coded, values, features, salience_of(values, self.index)
+        return Base((z_symbols, z_index), coded, values, features, salience_of(values, self.index))
 
-    def _round(self, residual: Tensor, index: Tensor, step: Tensor, level: int | Tensor) -> Ints:
+    def prices(self, level: int, which: Tensor) -> Floats:
+        """Bits that a squared error of a step is worth when rounding, of tokens of the classes ``which`` (n,): (n, D)."""
+        grades = quantize.class_levels(level)
+        of_class = np.stack([quantize.rate_weight(x) * self.network.steps(x).numpy() ** 2 for x in grades])
+        of_class[:, :BASE] = of_class[1, :BASE]  # the thumbnail is of the picture's level everywhere
+        return np.asarray(self.care * of_class[which.numpy()])
+
+    def _round(self, residual: Tensor, index: Tensor, price: Floats) -> Ints:
         r, i = residual.numpy(), index.numpy()
         if self.effort < 4:
             return np.where(i < self.network.tables.silent, 0, quantize.plain(r))
-        weight = np.broadcast_to(self.care * _weights(level) * step.numpy() ** 2, r.shape)
-        symbols = quantize.optimised(r, i, weight, self.network.tables.cost)
+        symbols = quantize.optimised(r, i, np.broadcast_to(price, r.shape), self.network.tables.cost)
         return np.where(i < self.network.tables.silent, 0, symbols)
 
-    def _slices(
+    def slices(
         self,
         level: int,
         latents: Tensor,
         classes: NDArray[np.uint8],
-        base: Tensor,
-        features: Tensor,
+        base: Base,
         part: Ints,
         complete: bool = False,
-    ) -> tuple[list[tuple[Ints, Ints, NDArray[np.float64]]], Tensor]:
+    ) -> tuple[list[tuple[Ints, Ints, Floats]], Tensor]:
         """Symbols, scale indices and residuals (n, b - a) of every channel slice of the tokens ``part``, and the values
         (n, D) that a decoder will have. A token of class 0 has zero symbols unless ``complete``."""
         network, levels = self.network, quantize.class_levels(level)
@@ -163,40 +179,19 @@ class Encoder:
         step = table[which]  # (n, D)
         at = torch.from_numpy(part)
         v = latents[at] / step
-        token_level = torch.tensor(levels)[which][:, None]
+        price = self.prices(level, which)
         kept, out = (which > 0).numpy()[:, None] | complete, []
 
         def symbols_of(a: int, b: int, mean: Tensor, index: Tensor) -> Tensor:
             residual = v[:, a:b] - mean.double() / VALUE_UNIT
-            symbols = self._round(residual, index, step[:, a:b], token_level) * kept
+            symbols = self._round(residual, index, price[:, a:b]) * kept
             out.append((symbols, index.numpy(), residual.numpy()))
             return to_tensor(symbols, network.prior.dtype)
 
-        values = run_slices(network, base, features, self.index, levels, which, at, symbols_of)
+        values = run_slices(network, base.values, base.features, self.index, levels, which, at, symbols_of)
         return out, values
 
-    def _refined(
-        self, level: int, latents: Tensor, classes: NDArray[np.uint8], base: Tensor, features: Tensor
-    ) -> Tensor:
-        """Latents moved, round by round, towards what the decoder's pixels ask for; those with the least true D + R/lambda.
-        At a fixed point, quantising them has minimised rate plus pixel error to second order. The gradient is fp32, so
-        these efforts may choose other symbols on another machine; what a file decodes to is the same everywhere."""
-        which = torch.from_numpy(classes.ravel().astype(np.int64))
-        levels, kept = torch.tensor(quantize.class_levels(level))[which], (which > 0)[:, None]
-        best, least = latents, np.inf
-        for _ in range(ROUNDS[self.effort] + 1):
-            bits, decoded = 0.0, []
-            for part in parts(np.arange(classes.size)):
-                coded, values = self._slices(level, latents, classes, base, features, part)
-                decoded.append(values)
-                bits += sum(float((self.network.tables.cost(s, i) * kept[part].numpy()).sum()) for s, i, _ in coded)
-            target, error = self.network.targets(torch.cat(decoded), level, levels, which == 0, self.grid, self.rgb)
-            if bits + quantize.rate_weight(level) * error < least:
-                best, least = latents, bits + quantize.rate_weight(level) * error
-            latents = torch.where(kept, latents + STRIDE * (target - latents), latents)
-        return best
-
-    def _auto(self, level: int, base: Tensor, features: Tensor) -> NDArray[np.uint8]:
+    def _auto(self, level: int, base: Base) -> NDArray[np.uint8]:
         """Class 0 where dropping lowers D + R/lambda, the class map's bits included, judged on the linear coefficients (so
         that the vision transformer runs once, over what is kept), class 1 elsewhere."""
         everything = np.ones(self.grid, np.uint8)
@@ -205,7 +200,7 @@ class Encoder:
         for part in parts(np.arange(everything.size)):
             total = np.zeros(len(part))
             start = BASE
-            for symbols, index, residual in self._slices(level, self.coefficients, everything, base, features, part)[0]:
+            for symbols, index, residual in self.slices(level, self.coefficients, everything, base, part)[0]:
                 w = weight[start : start + symbols.shape[1]]
                 total += (w * (residual**2 - (residual - symbols) ** 2) - self.network.tables.cost(symbols, index)).sum(
                     1
@@ -213,9 +208,3 @@ class Encoder:
                 start += symbols.shape[1]
             gain.append(total)
         return thrift.settle(np.concatenate(gain).reshape(self.grid) + thrift.MASKED)
-
-
-def _weights(level: int | Tensor) -> Any:
-    if isinstance(level, int):
-        return quantize.rate_weight(level)
-    return quantize.LAMBDA_MIN * np.exp2(level.numpy() / 128)

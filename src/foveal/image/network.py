@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foveal import registry
+from foveal.image import postfilter
 from foveal.image.prior import VALUE_UNIT, IntegerPrior
 from foveal.image.quantize import steps
 from foveal.image.rangecoder import Tables
@@ -130,22 +131,45 @@ class Network:
         return np.concatenate([to_bytes(band.pixels) for band in bands])
 
     def targets(
-        self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int], rgb: NDArray[np.uint8]
+        self,
+        values: Tensor,
+        level: int,
+        levels: Tensor,
+        masked: Tensor,
+        grid: tuple[int, int],
+        rgb: NDArray[np.uint8],
+        taps: NDArray[np.int64] | None = None,
     ) -> tuple[Tensor, float]:
-        """Where the latents decoded from ``values`` should rather be for the pixels to come nearer to ``rgb`` (H, W, 3):
-        one Newton step on the squared error, whose curvature is that of the orthonormal shortcut. (T, D) fp64, and the error
-        (summed over pixels, mean over colours) of the latents as they are."""
+        """Where the latents decoded from ``values`` should rather be for the pixels, filtered by ``taps``, to come nearer to
+        ``rgb`` (H, W, 3): one Newton step on the squared error, whose curvature is that of the orthonormal shortcut.
+        (T, D) fp64, and the error (summed over pixels, mean over colours) of the latents as they are."""
         h, w = grid
         latents = self._dequantise(values, level, levels)
         out, total = latents.double(), 0.0
         for band in _bands(h, w, len(self._synthesis.blocks)):
             free, picture = latents.clone().requires_grad_(True), rgb[PATCH * band[2] : PATCH * band[3]]
             with torch.enable_grad():
-                own = self._render(free, levels, masked, w, band)[:, : picture.shape[0], : picture.shape[1]]
+                own = self._seen(free, levels, masked, w, band, taps)[:, : picture.shape[0], : picture.shape[1]]
                 error = (own - torch.from_numpy(picture).permute(2, 0, 1)).square().sum() / 3
             out -= torch.autograd.grad(error, free)[0].double() / 2
             total += float(error.detach())
         return out, total
+
+    def _seen(
+        self,
+        latents: Tensor,
+        levels: Tensor,
+        masked: Tensor,
+        w: int,
+        band: tuple[int, int, int, int],
+        taps: NDArray[np.int64] | None,
+    ) -> Tensor:
+        """``_render``, filtered by ``taps`` if there are any"""
+        if taps is None:
+            return self._render(latents, levels, masked, w, band)
+        first, last, start, end = band
+        edges = min(postfilter.REACH, PATCH * (start - first)), min(postfilter.REACH, PATCH * (last - end))
+        return postfilter.filtered(self._render(latents, levels, masked, w, band, edges).clamp(0, 255), taps, edges)
 
     def _dequantise(self, values: Tensor, level: int, levels: Tensor) -> Tensor:
         """Values (T, D) -> latents (T, D) fp32"""
