@@ -83,11 +83,13 @@ def encode(
     mtu: opt.Mtu = None,
     layers: opt.Layers = 1,
     model: opt.Model = "s",
+    tune: opt.Tune = "psnr",
     jobs: opt.Jobs = 1,
 ) -> None:
     """Compress pictures to .fov files."""
     targets = {"target_bpp": target_bpp, "target_bytes": target_bytes, "target_psnr": target_psnr}
-    settings = {"quality": quality, "effort": effort, "packets": packets, "mtu": mtu, "layers": layers, "model": model}
+    settings = {"quality": quality, "effort": effort, "packets": packets, "mtu": mtu, "layers": layers, "model": model,
+                "tune": tune}  # fmt: skip
     task = partial(tasks.encode_one, choice=opt.Choice(keep, threshold, alpha, mask), settings=settings | targets)
     work.run_each(images.outputs(inputs, output, ".fov"), task, jobs)
 

@@ -84,10 +84,19 @@ def test_foveal_at_an_effort_of_its_own(monkeypatch: pytest.MonkeyPatch, picture
     assert "foveal3" not in rivals.RIVALS
 
 
+def test_foveal_tuned_is_another_measurement(monkeypatch: pytest.MonkeyPatch, picture: Picture) -> None:
+    image, seen = Image.fromarray(picture(8, 9)), list[str]()
+    monkeypatch.setattr(foveal, "compress", lambda _, **options: seen.append(options["tune"]) or b"file", raising=False)
+    codec = build(Spec("foveal-m9-msssim"))
+    codec.compress(image, 60)
+    assert (codec.options, seen) == ("model m, keep auto, effort 9, tune msssim", ["msssim"])
+
+
 def test_every_rival_is_named_in_the_table_of_the_docstring() -> None:
     assert rivals.__doc__ is not None
     assert all(f"| {name} " in rivals.__doc__ for name in ("foveal", "foveal1", *rivals.RIVALS))
-    own = {f"foveal{model}{effort}" for model in ("", *(f"-{name}" for name in IDS)) for effort in ("", *range(1, 10))}
+    models, efforts, tunes = ("", *(f"-{name}" for name in IDS)), ("", *range(1, 10)), ("", "-msssim")
+    own = {f"foveal{model}{effort}{tune}" for model in models for effort in efforts for tune in tunes}
     assert own == set(rivals.BUILDERS) - set(rivals.RIVALS)
 
 

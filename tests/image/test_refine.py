@@ -51,7 +51,7 @@ def test_slopes_say_what_later_symbols_cost(crop):
     classes, every = np.ones((10, 12), np.uint8), np.arange(120)
     latents, base = encoder.latents(classes), encoder.base(level, encoder.coefficients)
     which = torch.ones(120, dtype=torch.int64)
-    price = encoder.prices(level, which)
+    price = encoder.prices(level, which, torch.arange(120))
 
     def later(values):
         coded, _ = encoder.slices(level, latents, classes, base._replace(values=values), every)
@@ -68,7 +68,7 @@ def test_slopes_say_what_later_symbols_cost(crop):
         encoder.network, base.values, base.features, encoder.index, quantize.class_levels(level), which,
         torch.arange(120), coded, price,
     )[1]  # fmt: skip
-    way = (slopes / slopes.abs().max() * 24).round()
+    way = (slopes / slopes.abs().max() * 24).round().float()
     told = float((slopes * way).sum()) / 64
     up, down = (later(base.values + sign * way)[0] - now for sign in (1, -1))
     assert up > 0 > down

@@ -5,6 +5,7 @@
 | foveal | `foveal.compress` and `foveal.decompress`                                              | quality  |
 | foveal1 .. foveal9 | the same at that effort, to stand beside others of them                    | quality  |
 | foveal-m, foveal-m9 | the same with that model, and at that effort                              | quality  |
+| foveal-msssim, foveal-m9-msssim .. | any of these with tune="msssim"                            | quality  |
 | jpeg   | Pillow, optimised Huffman tables, 4:2:0                                                | quality  |
 | webp   | Pillow, method 6                                                                       | quality  |
 | avif   | Pillow's libaom at speed 4, 4:2:0: what a user gets who waits for a better file        | quality  |
@@ -40,13 +41,14 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Spec:
-    """All that a worker process needs to build its codec. `model`, `effort` and `keep` are Foveal's own."""
+    """All that a worker process needs to build its codec. `model`, `effort`, `keep` and `tune` are Foveal's own."""
 
     name: str
     threads: int = 1
     model: str = "s"
     effort: int = 4
     keep: float | str = "auto"
+    tune: str = "psnr"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def extra(module: str, package: str) -> Any:
 
 def _foveal(spec: Spec) -> Codec:
     options: dict[str, Any] = {"model": spec.model, "keep": spec.keep, "effort": spec.effort}
+    options |= {} if spec.tune == "psnr" else {"tune": spec.tune}
 
     def compress(image: Image.Image, setting: float) -> bytes:
         return bytes(foveal.compress(image, quality=setting, **options))
@@ -95,9 +98,9 @@ def _foveal(spec: Spec) -> Codec:
     return Codec(spec.name, ".fov", in_words, "quality", grid, _foveal_version(spec.model), compress, decompress)
 
 
-def _foveal_at(model: str | None, effort: int | None, spec: Spec) -> Codec:
-    """Foveal with a model and effort of its own; None leaves the run's."""
-    return _foveal(replace(spec, model=model or spec.model, effort=effort or spec.effort))
+def _foveal_at(model: str | None, effort: int | None, tune: str, spec: Spec) -> Codec:
+    """Foveal with a model, effort and tuning of its own; None leaves the run's."""
+    return _foveal(replace(spec, model=model or spec.model, effort=effort or spec.effort, tune=tune))
 
 
 def _foveal_version(model: str) -> str:
@@ -190,6 +193,17 @@ def _vvc(spec: Spec) -> Codec:
 
 MODELS = ("s", "m")  # those of ``foveal.models()``, which would load them all
 
+
+def _foveals() -> dict[str, Callable[[Spec], Codec]]:
+    """Every model, effort and tuning by its name; what a name does not say is as the run has it."""
+    return {
+        f"foveal{f'-{model}' if model else ''}{effort or ''}{tuned}": partial(_foveal_at, model, effort, tune)
+        for model in (None, *MODELS)
+        for effort in (None, *range(1, 10))
+        for tune, tuned in (("psnr", ""), ("msssim", "-msssim"))
+    }
+
+
 BUILDERS: dict[str, Callable[[Spec], Codec]] = {
     "foveal": _foveal,
     "jpeg": _jpeg,
@@ -198,8 +212,6 @@ BUILDERS: dict[str, Callable[[Spec], Codec]] = {
     "avif6": _avif6,
     "jxl": _jxl,
     "vvc": _vvc,
-    **{f"foveal{effort}": partial(_foveal_at, None, effort) for effort in range(1, 10)},
-    **{f"foveal-{model}": partial(_foveal_at, model, None) for model in MODELS},
-    **{f"foveal-{model}{effort}": partial(_foveal_at, model, effort) for model in MODELS for effort in range(1, 10)},
+    **_foveals(),
 }
 RIVALS = tuple(name for name in BUILDERS if not name.startswith("foveal"))

@@ -33,6 +33,7 @@ __all__ = [
     "TargetPsnr",
     "Threads",
     "Threshold",
+    "Tune",
     "share_or_word",
 ]
 
@@ -52,6 +53,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, fo
 
 Quality = Annotated[float, typer.Option("-q", "--quality", min=0, max=100, help="0 smallest, 100 best.")]
 Effort = Annotated[int, typer.Option("--effort", min=1, max=9, help="1 fastest, 9 smallest files.")]
+Tune = Annotated[str, typer.Option("--tune", metavar="psnr|msssim", help="What errors are judged by.")]
 Packets = Annotated[int, typer.Option("--packets", min=1, help="Packets, most important first.")]
 Mtu = Annotated[
     int | None, typer.Option("--mtu", help="Instead of --packets: as many as fit datagrams of so many bytes.")

@@ -26,6 +26,7 @@ from foveal.image.decoder import begin, check_whole, decode, salience_of
 from foveal.image.encoder import Encoder, Stream
 from foveal.image.network import Network
 from foveal.image.partition import Layout, TokenSymbols, base_payloads, layers_of
+from foveal.image.tune import TUNES
 from foveal.types import DecodeReport, ImportanceMap
 
 WHOLE = (int, np.integer)
@@ -48,6 +49,7 @@ def compress(
     mtu: int | None = None,
     layers: int = 1,
     model: str = registry.DEFAULT,
+    tune: str = "psnr",
     exif: bytes | None = None,
     icc_profile: bytes | None = None,
     xmp: bytes | None = None,
@@ -56,10 +58,11 @@ def compress(
 
     quality 0..100; at most one of target_bpp, target_bytes (not exceeded when reachable) and target_psnr (RGB dB, reached
     when reachable) replaces it. keep 'auto' drops a patch when that lowers D + R/lambda; 'all', a share, threshold (mean
-    gradient), alpha (the patent's ratio) or mask force the choice. effort 1..3 rounds plainly, 4..9 optimises rate and
-    distortion. The tokens go into so many packets, or into as many as fit datagrams of mtu bytes each (see ``pack``).
-    layers above 1 part every patch by frequency, so that the file's beginning shows all of the picture coarsely, and
-    send the dropped patches too, last of all; each layer has so many packets.
+    gradient), alpha (the patent's ratio) or mask force the choice. effort 1..3 rounds plainly, 4..5 optimises rate and
+    distortion, 6..9 refines what is rounded as well. tune 'psnr' minimises the squared error, 'msssim' one that counts more
+    in a patch where little hides it. The tokens go into so many packets, or into as many as fit datagrams of mtu bytes each
+    (see ``pack``). layers above 1 part every patch by frequency, so that the file's beginning shows all of the picture
+    coarsely, and send the dropped patches too, last of all; each layer has so many packets.
     Metadata is the image's own unless given; b"" drops it. Raises InputError and its kind.
     """
     check_options(
@@ -70,6 +73,7 @@ def compress(
         target_psnr=target_psnr,
         packets=packets,
         model=model,
+        tune=tune,
     )
     check_partition(packets, mtu, layers, model)
     picture = pixels.from_pillow(image) if isinstance(image, Image.Image) else pixels.from_array(image)
@@ -77,7 +81,7 @@ def compress(
         image if isinstance(image, Image.Image) else None, exif=exif, icc_profile=icc_profile, xmp=xmp
     )
     chosen = choose(picture.rgb, keep=keep, threshold=threshold, alpha=alpha, mask=mask)
-    encoder = Encoder(Network.load(model), picture.rgb, chosen, effort, packets, mtu, layers)
+    encoder = Encoder(Network.load(model), picture.rgb, chosen, effort, packets, mtu, layers, tune)
 
     def file(stream: Stream) -> container.Contents:
         plane = pixels.compress_alpha(picture.alpha) if picture.alpha is not None else None
@@ -207,6 +211,8 @@ def check_options(**options: Any) -> None:
     targets = [n for n in ("target_bpp", "target_bytes", "target_psnr") if options[n] is not None]
     if len(targets) > 1:
         raise InputError(f"{' and '.join(targets)} are both given; choose one target")
+    if options["tune"] not in TUNES:
+        raise InputError(f"tune {options['tune']!r} is not one of {', '.join(TUNES)}")
     registry.path_of(options["model"])
 
 

@@ -16,6 +16,7 @@ from foveal.image.decoder import Ints, parts, run_slices, salience_of, to_tensor
 from foveal.image.network import Network
 from foveal.image.partition import Layout, TokenSymbols, base_payloads, layers_of
 from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
+from foveal.image.tune import worth
 
 FILTERED = 4  # from this effort on a filter is fitted to the picture
 CARE = 1.35  # times its squared error is what a rounding costs: later slices are predicted from it (docs/LOG.md)
@@ -68,6 +69,7 @@ class Encoder:
         packet_count: int,
         mtu: int | None = None,
         layers: int = 1,
+        tune: str = "psnr",
     ) -> None:
         self.network, self.effort, self.rgb = network, effort, rgb
         self.layout = Layout.of(packet_count, mtu, layers, layers > 1)
@@ -75,6 +77,7 @@ class Encoder:
         self.index = BaseIndex(*self.grid)
         self.coefficients = network.coefficients(patches.split(rgb), self.grid)
         self.forced, self.care = classes, CARE
+        self.worth = worth(rgb, tune)
         self._latents: tuple[bytes, Tensor] | None = None
 
     def latents(self, classes: NDArray[np.uint8]) -> Tensor:
@@ -122,7 +125,7 @@ class Encoder:
         bands = self.network.rendered(values, level, levels, masked, self.grid, margin=postfilter.REACH)
         for band in bands:
             own = torch.from_numpy(self.rgb[band.start : band.end]).permute(2, 0, 1).float()
-            fit.add(band.pixels, band.edges, own)
+            fit.add(band.pixels, band.edges, own, postfilter.spread_out(self.worth, band.start, own.shape[1:]))
         taps, saved = fit.taps(quantize.rate_weight(level))
         return None if taps is None or saved < CHUNK_BITS else postfilter.compress(taps)
 
@@ -131,7 +134,7 @@ class Encoder:
         prior, (h, w) = self.network.prior, self.grid
         step = self.network.steps(level)
         v, thumbnail = self.coefficients / step, wanted[:, :BASE] / step[:BASE]
-        price = self.prices(level, torch.ones(1, dtype=torch.int64))[:, :BASE]
+        price = self.care * quantize.rate_weight(level) * step[:BASE].numpy() ** 2 * self.worth.reshape(-1, 1)
         z = self.network.hyper_latent(v, self.grid)
         mean, index = prior.hyper(level)
         z_symbols = quantize.plain((z - mean / VALUE_UNIT).numpy())
@@ -141,19 +144,20 @@ class Encoder:
         for number, at in enumerate(self.index.tokens):
             if len(at):
                 base_mean, base_index = prior.base(number, values, features, self.index, level)
-                symbols = self._round(thumbnail[at] - base_mean.double() / VALUE_UNIT, base_index, price)
+                symbols = self._round(thumbnail[at] - base_mean.double() / VALUE_UNIT, base_index, price[at.numpy()])
                 values[at] = reconstruct(to_tensor(symbols, prior.dtype), base_mean)
                 coded.append((symbols, base_index.numpy()))
             else:
                 coded.append((np.zeros((0, BASE), np.int64), np.zeros((0, BASE), np.int64)))
         return Base((z_symbols, z_index), coded, values, features, salience_of(values, self.index))
 
-    def prices(self, level: int, which: Tensor) -> Floats:
-        """Bits that a squared error of a step is worth when rounding, of tokens of the classes ``which`` (n,): (n, D)."""
+    def prices(self, level: int, which: Tensor, at: Tensor) -> Floats:
+        """Bits that a squared error of a step is worth when rounding, of the tokens ``at`` (n,), which are of the classes
+        ``which`` (n,): (n, D)."""
         grades = quantize.class_levels(level)
         of_class = np.stack([quantize.rate_weight(x) * self.network.steps(x).numpy() ** 2 for x in grades])
         of_class[:, :BASE] = of_class[1, :BASE]  # the thumbnail is of the picture's level everywhere
-        return np.asarray(self.care * of_class[which.numpy()])
+        return np.asarray(self.care * of_class[which.numpy()] * self.worth.ravel()[at.numpy(), None])
 
     def _round(self, residual: Tensor, index: Tensor, price: Floats) -> Ints:
         r, i = residual.numpy(), index.numpy()
@@ -179,7 +183,7 @@ class Encoder:
         step = table[which]  # (n, D)
         at = torch.from_numpy(part)
         v = latents[at] / step
-        price = self.prices(level, which)
+        price = self.prices(level, which, at)
         kept, out = (which > 0).numpy()[:, None] | complete, []
 
         def symbols_of(a: int, b: int, mean: Tensor, index: Tensor) -> Tensor:
@@ -197,11 +201,12 @@ class Encoder:
         everything = np.ones(self.grid, np.uint8)
         step = self.network.steps(level).numpy()
         weight, gain = quantize.rate_weight(level) * step**2, []
+        worth = np.maximum(self.worth, 1.0).reshape(-1, 1)  # what is left out of a busy patch would show
         for part in parts(np.arange(everything.size)):
             total = np.zeros(len(part))
             start = BASE
             for symbols, index, residual in self.slices(level, self.coefficients, everything, base, part)[0]:
-                w = weight[start : start + symbols.shape[1]]
+                w = worth[part] * weight[start : start + symbols.shape[1]]
                 total += (w * (residual**2 - (residual - symbols) ** 2) - self.network.tables.cost(symbols, index)).sum(
                     1
                 )

@@ -138,7 +138,8 @@ class Network:
         masked: Tensor,
         grid: tuple[int, int],
         rgb: NDArray[np.uint8],
-        taps: NDArray[np.int64] | None = None,
+        taps: NDArray[np.int64] | None,
+        worth: NDArray[np.float64],
     ) -> tuple[Tensor, float]:
         """Where the latents decoded from ``values`` should rather be for the pixels, filtered by ``taps``, to come nearer to
         ``rgb`` (H, W, 3): one Newton step on the squared error, whose curvature is that of the orthonormal shortcut.
@@ -150,8 +151,9 @@ class Network:
             free, picture = latents.clone().requires_grad_(True), rgb[PATCH * band[2] : PATCH * band[3]]
             with torch.enable_grad():
                 own = self._seen(free, levels, masked, w, band, taps)[:, : picture.shape[0], : picture.shape[1]]
-                error = (own - torch.from_numpy(picture).permute(2, 0, 1)).square().sum() / 3
-            out -= torch.autograd.grad(error, free)[0].double() / 2
+                missed = (own - torch.from_numpy(picture).permute(2, 0, 1)).square()
+                error = (missed * postfilter.spread_out(worth, PATCH * band[2], missed.shape[1:])).sum() / 3
+            out -= torch.autograd.grad(error, free)[0].double() / 2 / torch.from_numpy(worth).reshape(-1, 1)
             total += float(error.detach())
         return out, total
 

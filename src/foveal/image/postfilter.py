@@ -21,7 +21,7 @@ from torch import Tensor
 from foveal import taps as taps_of
 from foveal.errors import CorruptError
 from foveal.image.rangecoder import Puller, Pusher
-from foveal.image.transform import colour_matrices
+from foveal.image.transform import PATCH, colour_matrices
 
 REACH = 2  # pixels to each side
 PAIRS = tuple((y, x) for y in range(-REACH, 1) for x in range(-REACH, REACH + 1) if y < 0 or x < 0)
@@ -82,6 +82,12 @@ def _parts(pixels: Tensor, edges: tuple[int, int], step: int) -> Iterable[tuple[
         yield first, last, padded[:, start + first : start + last + 2 * REACH]
 
 
+def spread_out(worth: Floats, start: int, shape: Sequence[int]) -> Tensor:
+    """Weights of patches (h, w) -> those of pixels, ``shape`` (rows, columns), from the row ``start`` on, fp32"""
+    rows = (start + np.arange(shape[0])) // PATCH
+    return torch.from_numpy(worth[rows][:, np.arange(shape[1]) // PATCH]).float()
+
+
 def _kernel(taps: Tensor) -> Tensor:
     """Taps (N,) of linear features -> 5x5"""
     return torch.cat([taps, -2 * taps.sum()[None], taps.flip(0)]).view(2 * REACH + 1, 2 * REACH + 1)
@@ -128,8 +134,9 @@ class Fit:
         self._every, self._runs = max(1, round(pixels / SAMPLE)), 0
         self._rows, self._used = 0, 0
 
-    def add(self, pixels: Tensor, edges: tuple[int, int], original: Tensor) -> None:
-        """``pixels`` as for ``filtered``, ``original`` (3, h, w) float: of them, those that are in the picture."""
+    def add(self, pixels: Tensor, edges: tuple[int, int], original: Tensor, worth: Tensor | None = None) -> None:
+        """``pixels`` as for ``filtered``, ``original`` (3, h, w) float: of them, those that are in the picture; ``worth``
+        (h, w): what their squared errors count, 1 if not given."""
         _, h, w = original.shape
         there, reach = _colours()[0], edges[0] + h + REACH
         inside = pixels[:, :reach]  # what is below the picture teaches nothing
@@ -142,8 +149,9 @@ class Fit:
             error = torch.einsum(
                 "ij,jyx->iyx", there, original[:, first:last] - part[:, REACH:-REACH, REACH : REACH + w]
             )
+            weight = 1.0 if worth is None else worth[first:last].sqrt().flatten()
             for sums, features, missed in zip(self._sums, _features(part), error, strict=True):
-                both = torch.cat([features[..., :w].flatten(1), missed.flatten()[None]])
+                both = torch.cat([features[..., :w].flatten(1), missed.flatten()[None]]) * weight
                 sums += (both @ both.T).double().numpy()
 
     def taps(self, weight: float) -> tuple[Taps | None, float]:

@@ -41,7 +41,7 @@ class Round:
         which = torch.from_numpy(flat.astype(np.int64))
         self.bits = sum(float(network.tables.cost(s, i).sum()) for s, i in (base.hyper, *base.passes))
         self.values = torch.zeros(wanted.shape, dtype=network.prior.dtype)
-        slopes, price = torch.zeros_like(wanted), encoder.prices(level, which)
+        slopes, price = torch.zeros_like(wanted), encoder.prices(level, which, torch.arange(flat.size))
         for part in parts(np.arange(flat.size)):
             coded, self.values[part] = encoder.slices(level, wanted, classes, base, part)
             sent = (flat[part] > 0)[:, None]
@@ -79,7 +79,9 @@ def refined(
         if number % REFIT == 0:
             payload = encoder.fit(level, classes, now.values, dropped.numpy())
             taps = None if payload is None else postfilter.decompress(payload)
-        target, error = network.targets(now.values, level, levels, dropped, encoder.grid, encoder.rgb, taps)
+        target, error = network.targets(
+            now.values, level, levels, dropped, encoder.grid, encoder.rgb, taps, encoder.worth
+        )
         if now.bits + weight * error < least:
             best, least = (tried, base), now.bits + weight * error
         aim = torch.where(free, aim + STRIDE * (target - aim), aim)
