@@ -28,7 +28,18 @@ SHARED_IN_VIDEO = "foveal.video.types"  # and these that every video room may
 HALLS = {"foveal.image.codec", "foveal.video.codec"}
 WINGS = {
     f"foveal.image.{name}"
-    for name in ("encoder", "decoder", "network", "classmap", "partition", "viewing", "incremental", "postfilter")
+    for name in (
+        "encoder",
+        "refine",
+        "foresight",
+        "decoder",
+        "network",
+        "classmap",
+        "partition",
+        "viewing",
+        "incremental",
+        "postfilter",
+    )
 } | {
     f"foveal.video.{name}" for name in ("sender", "receiver", "choice", "restorer", "blend", "frames", "mux", "copying")
 }  # of the halls

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 
 import foveal
 from foveal.bench.metrics import ms_ssim
-from foveal.image import tune
+from foveal.image import importance
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +20,14 @@ def halves():
 
 
 def test_psnr_counts_every_error_alike(halves):
-    assert (tune.worth(halves, "psnr") == 1).all()
+    assert (importance.worth(halves, "psnr") == 1).all()
 
 
 def test_an_error_is_worth_more_where_little_hides_it(halves):
-    found = tune.worth(halves[:180, :250], "msssim")
+    found = importance.worth(halves[:180, :250], "msssim")
     assert found.shape == (12, 16)
     assert found[:, :7].min() > 1 > found[:, 9:].max()
-    assert found.max() <= tune.MOST and found.min() >= 1 / tune.MOST
+    assert found.max() <= importance.MOST and found.min() >= 1 / importance.MOST
 
 
 @pytest.mark.parametrize("effort", [4, 6])

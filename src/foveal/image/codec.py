@@ -26,7 +26,6 @@ from foveal.image.decoder import begin, check_whole, decode, salience_of
 from foveal.image.encoder import Encoder, Stream
 from foveal.image.network import Network
 from foveal.image.partition import Layout, TokenSymbols, base_payloads, layers_of
-from foveal.image.tune import TUNES
 from foveal.types import DecodeReport, ImportanceMap
 
 WHOLE = (int, np.integer)
@@ -211,8 +210,8 @@ def check_options(**options: Any) -> None:
     targets = [n for n in ("target_bpp", "target_bytes", "target_psnr") if options[n] is not None]
     if len(targets) > 1:
         raise InputError(f"{' and '.join(targets)} are both given; choose one target")
-    if options["tune"] not in TUNES:
-        raise InputError(f"tune {options['tune']!r} is not one of {', '.join(TUNES)}")
+    if options["tune"] not in ranking.TUNES:
+        raise InputError(f"tune {options['tune']!r} is not one of {', '.join(ranking.TUNES)}")
     registry.path_of(options["model"])
 
 

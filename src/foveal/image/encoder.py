@@ -13,10 +13,10 @@ from torch import Tensor
 
 from foveal.image import classmap, patches, postfilter, quantize, refine, thrift
 from foveal.image.decoder import Ints, parts, run_slices, salience_of, to_tensor
+from foveal.image.importance import worth
 from foveal.image.network import Network
 from foveal.image.partition import Layout, TokenSymbols, base_payloads, layers_of
 from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
-from foveal.image.tune import worth
 
 FILTERED = 4  # from this effort on a filter is fitted to the picture
 CARE = 1.35  # times its squared error is what a rounding costs: later slices are predicted from it (docs/LOG.md)

@@ -15,6 +15,12 @@ from foveal.errors import InputError
 
 PATCH = 16
 CLASSES = 4
+TUNES = ("psnr", "msssim")
+BLOCK = 8  # side of what has a variance of its own, pixels
+QUIET = 30.0  # variance below which there is nothing to hide in, squared grey levels
+MOST = 4.0  # times as much as on average, or as little
+
+Floats = NDArray[np.float64]
 
 
 def gradient(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -85,3 +91,17 @@ def by_mask(mask: NDArray[np.generic], height: int, width: int) -> NDArray[np.ui
         f"mask is {mask.shape[1]}x{mask.shape[0]}; it must be {width}x{height} like the picture, or "
         f"{w}x{h} like its grid of patches"
     )
+
+
+def worth(rgb: NDArray[np.uint8], tune: str) -> Floats:
+    """What a squared error is worth in each patch, (H, W, 3) uint8 -> (h, w): 1 for 'psnr'; for 'msssim' more where little
+    hides it, as the structural similarity index has it: one over the variance of the luma around it, of geometric mean 1."""
+    height, width = rgb.shape[:2]
+    if tune == "psnr":
+        return np.ones((-(-height // PATCH), -(-width // PATCH)))
+    luma = rgb.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    luma = np.pad(luma, ((0, -height % PATCH), (0, -width % PATCH)), mode="symmetric")
+    h, w = luma.shape[0] // BLOCK, luma.shape[1] // BLOCK
+    spread = luma.reshape(h, BLOCK, w, BLOCK).var((1, 3))
+    log = np.log(spread + QUIET).reshape(h // 2, 2, w // 2, 2).mean((1, 3))
+    return np.asarray(np.exp(log.mean() - log).clip(1 / MOST, MOST))
