@@ -82,6 +82,40 @@ def test_bands_with_rows_beside_them_leave_no_seam(edges: tuple[int, int]) -> No
     assert torch.allclose(part, postfilter.filtered(whole, taps)[:, first:last], atol=1e-3)
 
 
+@pytest.mark.parametrize("taps", [None, some_taps(5)])
+@pytest.mark.parametrize("edges", [(0, 0), (2, 0), (1, 2)])
+def test_the_error_behind_the_filter_and_its_gradient(
+    taps: np.ndarray | None, edges: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Part by part as torch finds them for the whole, clamping and what is outside the picture included."""
+    pixels, (above, below) = (picture(40, 48, 1) * 1.2 - 20).requires_grad_(True), edges
+    height = 40 - above - below - 3
+    original, worth = picture(height, 45, 2), torch.rand(height, 45)
+    whole = pixels[:, above : 40 - below] if taps is None else postfilter.filtered(pixels.clamp(0, 255), taps, edges)
+    wanted = ((whole[:, :height, :45] - original).square() * worth).sum() / 3
+    slope = torch.autograd.grad(wanted, pixels)[0]
+    monkeypatch.setattr(postfilter, "AT_ONCE", 48 * 7)
+    error, found = postfilter.error_behind(pixels.detach(), taps, edges, original, worth)
+    assert error == pytest.approx(float(wanted.detach()), rel=1e-5)
+    assert torch.allclose(found, slope, rtol=1e-4, atol=1e-2)
+
+
+def test_errors_count_in_a_fit_what_they_are_worth() -> None:
+    """Two halves that want different filters: the taps are those of the half that counts."""
+    pixels, taps = picture(48, 64), some_taps(3)
+    taps[:36] = 0
+    other = taps.copy()
+    other[36:] = -other[36:]
+    wanted = postfilter.filtered(pixels, taps)
+    wanted[:, 24:] = postfilter.filtered(pixels, other)[:, 24:]
+    for half, right in ((slice(0, 24), taps), (slice(24, 48), other)):
+        worth = torch.full((48, 64), 1e-6)
+        worth[half] = 1.0
+        fit = Fit(48 * 64)
+        fit.add(pixels, (0, 0), wanted, worth)
+        assert np.abs(fit.taps(1e3)[0] - right).max() <= 1
+
+
 def test_a_fit_finds_the_filter_that_was_applied() -> None:
     """And what is outside the picture does not count: right, and below."""
     pixels, taps = picture(48, 64), some_taps(3)

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 import foveal
-from foveal.image import foresight, quantize, refine, thrift
+from foveal.image import foresight, postfilter, quantize, refine, thrift
+from foveal.image import network as networks
 from foveal.image.encoder import CARE, Encoder
 from foveal.image.network import Network
 
@@ -73,6 +74,24 @@ def test_slopes_say_what_later_symbols_cost(crop):
     up, down = (later(base.values + sign * way)[0] - now for sign in (1, -1))
     assert up > 0 > down
     assert 0.5 < (up - down) / 2 / told < 2
+
+
+def test_bands_leave_no_seam_in_the_targets(monkeypatch):
+    network, random = Network.load("s"), np.random.default_rng(0)
+    shape, level = (72, 9), 500
+    rgb = random.integers(0, 256, (72 * 16 - 5, 9 * 16, 3), np.uint8)
+    values = torch.from_numpy(random.integers(-100, 100, (72 * 9, network.size.latent)).astype(np.float32))
+    levels, dropped = torch.full((72 * 9,), level), torch.from_numpy(random.random(72 * 9) < 0.2)
+    taps, worth = random.integers(-8, 8, postfilter.COUNT), random.uniform(0.5, 2, shape)
+
+    def found():
+        return network.targets(values, level, levels, dropped, shape, rgb, taps, worth)
+
+    whole, error = found()
+    monkeypatch.setattr(networks, "GRADIENT_BAND", 1)  # rows of one window
+    banded, same = found()
+    assert same == pytest.approx(error, rel=1e-5)
+    assert (banded - whole).abs().max() < 1e-3 * (whole - values.double()).abs().max()
 
 
 def test_refinement_leaves_dropped_patches_out(crop):

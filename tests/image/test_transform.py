@@ -163,7 +163,7 @@ def test_bands_leave_no_seam_in_analysis(network, small_bands):
     coefficients = torch.from_numpy(random.laplace(0, 20, (630, 384)))
     whole = network.analyse(coefficients, visible, grid), network.hyper_latent(coefficients, grid)
     small_bands(100)
-    assert len(network_module._bands(*grid, 2)) > 3
+    assert len(network_module._bands(*grid, 2, network_module.BAND)) > 3
     banded = network.analyse(coefficients, visible, grid), network.hyper_latent(coefficients, grid)
     for a, b in zip(whole, banded, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
@@ -184,7 +184,7 @@ def test_bands_leave_no_seam_in_synthesis(network, small_bands):
 
 def test_bands_tile_the_rows():
     for h, w in ((1, 1), (300, 2000), (4096, 500)):
-        bands = network_module._bands(h, w, 2)
+        bands = network_module._bands(h, w, 2, network_module.BAND)
         assert [y for *_, start, end in bands for y in range(start, end)] == list(range(h))
         assert all(first % WINDOW == 0 and first <= start < end <= last for first, last, start, end in bands)
         assert max((last - first) * w for first, last, *_ in bands) < 2 * network_module.BAND + 100 * WINDOW * w

@@ -30,6 +30,7 @@ from foveal.image.transform import (
 
 Module = TypeVar("Module", bound=nn.Module)
 BAND = 65536  # tokens of a band that is transformed at once
+GRADIENT_BAND = 16384  # and of one whose gradient is wanted, for which all that was computed is kept
 
 
 class Band(NamedTuple):
@@ -98,7 +99,7 @@ class Network:
         out = coefficients.clone()
         h, w = grid
         tokens = torch.from_numpy(np.nonzero(visible)[0])
-        for first, last, start, end in _bands(h, w, len(self._analysis.blocks)):
+        for first, last, start, end in _bands(h, w, len(self._analysis.blocks), BAND):
             inside = tokens[(tokens >= first * w) & (tokens < last * w)]
             if len(inside):
                 windows = PackedWindows(inside // w - first, inside % w)
@@ -116,7 +117,7 @@ class Network:
         up to ``margin`` rows, at most a patch, of those beside it."""
         h, w = grid
         latents = self._dequantise(values, level, levels)
-        for band in _bands(h, w, len(self._synthesis.blocks)):
+        for band in _bands(h, w, len(self._synthesis.blocks), BAND):
             first, last, start, end = band
             edges = min(margin, PATCH * (start - first)), min(margin, PATCH * (last - end))
             yield Band(
@@ -146,32 +147,19 @@ class Network:
         (T, D) fp64, and the error (summed over pixels, mean over colours) of the latents as they are."""
         h, w = grid
         latents = self._dequantise(values, level, levels)
-        out, total = latents.double(), 0.0
-        for band in _bands(h, w, len(self._synthesis.blocks)):
-            free, picture = latents.clone().requires_grad_(True), rgb[PATCH * band[2] : PATCH * band[3]]
+        change, total = torch.zeros_like(latents), 0.0
+        for band in _bands(h, w, len(self._synthesis.blocks), GRADIENT_BAND):
+            first, last, start, end = band
+            edges = min(postfilter.REACH, PATCH * (start - first)), min(postfilter.REACH, PATCH * (last - end))
+            picture = torch.from_numpy(rgb[PATCH * start : PATCH * end]).permute(2, 0, 1).float()
             with torch.enable_grad():
-                own = self._seen(free, levels, masked, w, band, taps)[:, : picture.shape[0], : picture.shape[1]]
-                missed = (own - torch.from_numpy(picture).permute(2, 0, 1)).square()
-                error = (missed * postfilter.spread_out(worth, PATCH * band[2], missed.shape[1:])).sum() / 3
-            out -= torch.autograd.grad(error, free)[0].double() / 2 / torch.from_numpy(worth).reshape(-1, 1)
-            total += float(error.detach())
-        return out, total
-
-    def _seen(
-        self,
-        latents: Tensor,
-        levels: Tensor,
-        masked: Tensor,
-        w: int,
-        band: tuple[int, int, int, int],
-        taps: NDArray[np.int64] | None,
-    ) -> Tensor:
-        """``_render``, filtered by ``taps`` if there are any"""
-        if taps is None:
-            return self._render(latents, levels, masked, w, band)
-        first, last, start, end = band
-        edges = min(postfilter.REACH, PATCH * (start - first)), min(postfilter.REACH, PATCH * (last - end))
-        return postfilter.filtered(self._render(latents, levels, masked, w, band, edges).clamp(0, 255), taps, edges)
+                free = latents.clone().requires_grad_(True)
+                pixels = self._render(free, levels, masked, w, band, edges)
+                weights = postfilter.spread_out(worth, PATCH * start, picture.shape[1:])
+                error, slope = postfilter.error_behind(pixels, taps, edges, picture, weights)
+                change -= torch.autograd.grad(pixels, free, slope)[0]
+            total += error
+        return latents.double() + change.double() / 2 / torch.from_numpy(worth).reshape(-1, 1), total
 
     def _dequantise(self, values: Tensor, level: int, levels: Tensor) -> Tensor:
         """Values (T, D) -> latents (T, D) fp32"""
@@ -215,11 +203,11 @@ def _filled(module: Module, name: str, tensors: dict[str, Tensor]) -> Module:
     return module.requires_grad_(False).eval()
 
 
-def _bands(h: int, w: int, blocks: int) -> list[tuple[int, int, int, int]]:
-    """Rows of tokens in bands of at most about BAND tokens: (first, last) with halo, (start, end) without.
+def _bands(h: int, w: int, blocks: int, most: int) -> list[tuple[int, int, int, int]]:
+    """Rows of tokens in bands of at most about ``most`` tokens: (first, last) with halo, (start, end) without.
 
     A token reaches one window per block, so a halo of one window per block (and one for the 1/8 branch) leaves no seam.
     """
-    rows = max(WINDOW, BAND // w // WINDOW * WINDOW)
+    rows = max(WINDOW, most // w // WINDOW * WINDOW)
     halo = WINDOW * (blocks + 1)
     return [(max(0, y - halo), min(h, y + rows + halo), y, min(h, y + rows)) for y in range(0, h, rows)]

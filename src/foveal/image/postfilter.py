@@ -69,14 +69,19 @@ def _features(pixels: Tensor) -> list[Tensor]:
     return [torch.cat(luma), *(torch.cat([linear, luma[0], clipped]) for linear, clipped in chroma)]
 
 
-def _parts(pixels: Tensor, edges: tuple[int, int], step: int) -> Iterable[tuple[int, int, Tensor]]:
-    """``pixels`` (3, H, W), of them ``edges`` rows above and below only to look at, in runs of ``step`` rows with
-    REACH pixels around each: (first row, last row, part). Beyond the picture is the nearest pixel."""
+def _padded(pixels: Tensor, edges: tuple[int, int]) -> tuple[Tensor, int]:
+    """``pixels`` (3, H, W), of them ``edges`` rows above and below only to look at, with REACH pixels to each side: the
+    nearest where there are none; and the first row to start from."""
     above, below = edges
-    padded = F.pad(
-        pixels[None], (REACH, REACH, REACH - min(above, REACH), REACH - min(below, REACH)), mode="replicate"
-    )[0]
-    start, height = max(above - REACH, 0), pixels.shape[1] - above - below
+    margins = (REACH, REACH, REACH - min(above, REACH), REACH - min(below, REACH))
+    return F.pad(pixels[None], margins, mode="replicate")[0], max(above - REACH, 0)
+
+
+def _parts(pixels: Tensor, edges: tuple[int, int], step: int) -> Iterable[tuple[int, int, Tensor]]:
+    """``pixels``, ``edges`` as for ``_padded``, in runs of ``step`` rows with REACH pixels around each: (first row, last
+    row, part)."""
+    padded, start = _padded(pixels, edges)
+    height = pixels.shape[1] - sum(edges)
     for first in range(0, height, step):
         last = min(first + step, height)
         yield first, last, padded[:, start + first : start + last + 2 * REACH]
@@ -104,25 +109,60 @@ def _clipped(plane: Tensor, taps: Tensor, clip: float) -> Tensor:
     return out
 
 
+class _Filter:
+    """Taps ready to be applied to parts of a picture."""
+
+    def __init__(self, taps: Taps) -> None:
+        luma, *chroma = torch.split(torch.from_numpy(taps * STEP).float(), [LUMA, CHROMA, CHROMA])
+        self.kernels = torch.zeros(3, 3, 2 * REACH + 1, 2 * REACH + 1)  # plane that gains, plane looked at
+        self.kernels[0, 0] = _kernel(luma[:N])
+        for i, own in enumerate(chroma, 1):
+            self.kernels[i, i], self.kernels[i, 0] = _kernel(own[:N]), _kernel(own[N : 2 * N])
+        self.clipped = [(0, own, clip) for own, clip in zip(torch.split(luma[N:], N), CLIPS_LUMA, strict=True)]
+        self.clipped += [(i, own[2 * N :], CLIP_CHROMA) for i, own in enumerate(chroma, 1)]
+
+    def change(self, part: Tensor) -> Tensor:
+        """What is to be added to the middle of a part (3, rows + 4, columns + 4): (3, rows, columns)"""
+        there, back = _colours()
+        planes = torch.einsum("ij,jyx->iyx", there, part)
+        change = F.conv2d(planes[None], self.kernels)[0]
+        for i, own, clip in self.clipped:
+            change[i] += _clipped(planes[i], own, clip)
+        return torch.einsum("ij,jyx->iyx", back, change)
+
+
 def filtered(pixels: Tensor, taps: Taps, edges: tuple[int, int] = (0, 0)) -> Tensor:
     """``pixels`` (3, H, W) float, 0..255, of them ``edges`` rows only to look at -> (3, H - edges, W), not clamped."""
     above, below = edges
-    out = pixels[:, above : pixels.shape[1] - below].clone()
-    luma, *chroma = torch.split(torch.from_numpy(taps * STEP).float(), [LUMA, CHROMA, CHROMA])
-    kernels = torch.zeros(3, 3, 2 * REACH + 1, 2 * REACH + 1)  # plane that gains, plane looked at
-    kernels[0, 0] = _kernel(luma[:N])
-    for i, own in enumerate(chroma, 1):
-        kernels[i, i], kernels[i, 0] = _kernel(own[:N]), _kernel(own[N : 2 * N])
-    clipped = [(0, own, clip) for own, clip in zip(torch.split(luma[N:], N), CLIPS_LUMA, strict=True)]
-    clipped += [(i, own[2 * N :], CLIP_CHROMA) for i, own in enumerate(chroma, 1)]
-    there, back = _colours()
+    out, what = pixels[:, above : pixels.shape[1] - below].clone(), _Filter(taps)
     for first, last, part in _parts(pixels, edges, max(1, AT_ONCE // pixels.shape[2])):
-        planes = torch.einsum("ij,jyx->iyx", there, part)
-        change = F.conv2d(planes[None], kernels)[0]
-        for i, own, clip in clipped:
-            change[i] += _clipped(planes[i], own, clip)
-        out[:, first:last] += torch.einsum("ij,jyx->iyx", back, change)
+        out[:, first:last] += what.change(part)
     return out
+
+
+def error_behind(
+    pixels: Tensor, taps: Taps | None, edges: tuple[int, int], original: Tensor, worth: Tensor
+) -> tuple[float, Tensor]:
+    """Squared error of ``pixels``, clamped and filtered, against ``original`` (3, h, w), summed over those that are in the
+    picture with the weights ``worth`` (h, w), mean over colours; and its gradient by ``pixels`` (3, H, W). Part by part, so
+    that no graph of a whole picture is kept."""
+    what, (_, h, w) = _Filter(np.zeros(COUNT, np.int64) if taps is None else taps), original.shape
+    with torch.enable_grad():
+        leaf = pixels.detach().requires_grad_(True)
+        padded, start = _padded(leaf.clamp(0, 255) if taps is not None else leaf, edges)
+        into, total = torch.zeros_like(padded), 0.0
+        step = max(1, AT_ONCE // pixels.shape[2])
+        for first in range(0, h, step):
+            last = min(first + step, h)
+            rows = slice(start + first, start + last + 2 * REACH)
+            part = padded[:, rows].detach().requires_grad_(True)
+            middle = part[:, REACH:-REACH, REACH:-REACH]
+            shown = middle if taps is None else middle + what.change(part)
+            missed = (shown[..., :w] - original[:, first:last]).square() * worth[first:last]
+            error = missed.sum() / 3
+            into[:, rows] += torch.autograd.grad(error, part)[0]
+            total += float(error.detach())
+        return total, torch.autograd.grad(padded, leaf, into)[0]
 
 
 class Fit:
