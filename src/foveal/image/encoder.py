@@ -20,6 +20,7 @@ from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
 
 FILTERED = 4  # from this effort on a filter is fitted to the picture
 CARE = 1.35  # times its squared error is what a rounding costs: later slices are predicted from it (docs/LOG.md)
+BROAD = 2.5  # times as much an error of the thumbnail counts for MS-SSIM, which sees it at its coarser scales
 CHUNK_BITS = 96.0  # of a chunk besides its payload
 
 
@@ -77,7 +78,7 @@ class Encoder:
         self.index = BaseIndex(*self.grid)
         self.coefficients = network.coefficients(patches.split(rgb), self.grid)
         self.forced, self.care = classes, CARE
-        self.worth = worth(rgb, tune)
+        self.worth, self.broad = worth(rgb, tune), BROAD if tune == "msssim" else 1.0
         self._latents: tuple[bytes, Tensor] | None = None
 
     def latents(self, classes: NDArray[np.uint8]) -> Tensor:
@@ -134,7 +135,9 @@ class Encoder:
         prior, (h, w) = self.network.prior, self.grid
         step = self.network.steps(level)
         v, thumbnail = self.coefficients / step, wanted[:, :BASE] / step[:BASE]
-        price = self.care * quantize.rate_weight(level) * step[:BASE].numpy() ** 2 * self.worth.reshape(-1, 1)
+        price = (
+            self.care * self.broad * quantize.rate_weight(level) * step[:BASE].numpy() ** 2 * self.worth.reshape(-1, 1)
+        )
         z = self.network.hyper_latent(v, self.grid)
         mean, index = prior.hyper(level)
         z_symbols = quantize.plain((z - mean / VALUE_UNIT).numpy())
@@ -156,7 +159,7 @@ class Encoder:
         ``which`` (n,): (n, D)."""
         grades = quantize.class_levels(level)
         of_class = np.stack([quantize.rate_weight(x) * self.network.steps(x).numpy() ** 2 for x in grades])
-        of_class[:, :BASE] = of_class[1, :BASE]  # the thumbnail is of the picture's level everywhere
+        of_class[:, :BASE] = self.broad * of_class[1, :BASE]  # the thumbnail is of the picture's level everywhere
         return np.asarray(self.care * of_class[which.numpy()] * self.worth.ravel()[at.numpy(), None])
 
     def _round(self, residual: Tensor, index: Tensor, price: Floats) -> Ints:
