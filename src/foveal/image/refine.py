@@ -9,7 +9,7 @@ decodes to is the same everywhere.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -30,31 +30,35 @@ FOLLOWED = 0.5  # of the way that a round goes towards what later symbols ask fo
 FURTHEST = 0.5  # steps that later symbols may move a target
 
 
-class Round:
-    """One coding of all tokens with latents and thumbnail as ``wanted`` (T, D), ``shifted`` (T, D) steps of it for later
-    symbols' sake: the decoded ``values`` (T, D), the ``bits``, and ``asked`` (T, D), the shift that they ask for now."""
+class Round(NamedTuple):
+    """What one coding of all tokens came to: decoded ``values`` (T, D), ``bits``, and ``asked`` (T, D): how many steps away
+    from where distortion has it later symbols want each target."""
 
-    def __init__(
-        self, encoder: Encoder, level: int, wanted: Tensor, shifted: Tensor, classes: NDArray[np.uint8], base: Base
-    ) -> None:
-        network, flat = encoder.network, classes.ravel()
-        which = torch.from_numpy(flat.astype(np.int64))
-        self.bits = sum(float(network.tables.cost(s, i).sum()) for s, i in (base.hyper, *base.passes))
-        self.values = torch.zeros(wanted.shape, dtype=network.prior.dtype)
-        slopes, price = torch.zeros_like(wanted), encoder.prices(level, which, torch.arange(flat.size))
-        for part in parts(np.arange(flat.size)):
-            coded, self.values[part] = encoder.slices(level, wanted, classes, base, part)
-            sent = (flat[part] > 0)[:, None]
-            self.bits += sum(float((network.tables.cost(s, i) * sent).sum()) for s, i, _ in coded)
-            moved, cuts = shifted[part].numpy(), pairwise(network.prior.cuts)
-            true = [(s, i, r - moved[:, a:b]) for (s, i, r), (a, b) in zip(coded, cuts, strict=True)]
-            at, levels = torch.from_numpy(part), quantize.class_levels(level)
-            of_latents, of_thumbnail = foresight.slopes(
-                network, base.values, base.features, encoder.index, levels, which[part], at, true, price[part]
-            )
-            slopes[part, BASE:] = of_latents
-            slopes[:, :BASE] += of_thumbnail
-        self.asked = (-slopes / (2 * torch.from_numpy(price))).clamp(-FURTHEST, FURTHEST)
+    values: Tensor
+    bits: float
+    asked: Tensor
+
+
+def _coded(
+    encoder: Encoder, level: int, wanted: Tensor, shifted: Tensor, classes: NDArray[np.uint8], base: Base
+) -> Round:
+    """All tokens coded as ``wanted`` (T, D), thumbnail included, of which ``shifted`` (T, D) steps are for later symbols."""
+    network, flat, levels = encoder.network, classes.ravel(), quantize.class_levels(level)
+    which, every = torch.from_numpy(flat.astype(np.int64)), torch.arange(flat.size)
+    bits = sum(float(network.tables.cost(s, i).sum()) for s, i in (base.hyper, *base.passes))
+    values, slopes = torch.zeros(wanted.shape, dtype=network.prior.dtype), torch.zeros_like(wanted)
+    price = encoder.prices(level, which, every)
+    for part in parts(every.numpy()):
+        coded, values[part] = encoder.slices(level, wanted, classes, base, part)
+        sent, moved = (flat[part] > 0)[:, None], shifted[part].numpy()
+        bits += sum(float((network.tables.cost(s, i) * sent).sum()) for s, i, _ in coded)
+        cuts = pairwise(network.prior.cuts)
+        true = [(s, i, r - moved[:, a:b]) for (s, i, r), (a, b) in zip(coded, cuts, strict=True)]
+        slopes[part, BASE:], of_thumbnail = foresight.slopes(
+            network, base.values, base.features, encoder.index, levels, which[part], every[part], true, price[part]
+        )
+        slopes[:, :BASE] += of_thumbnail
+    return Round(values, bits, (-slopes / (2 * torch.from_numpy(price))).clamp(-FURTHEST, FURTHEST))
 
 
 def refined(
@@ -75,7 +79,7 @@ def refined(
         if number:
             tried = aim + step * shift
             base = encoder.base(level, tried)
-        now = Round(encoder, level, tried, shift, classes, base)
+        now = _coded(encoder, level, tried, shift, classes, base)
         if number % REFIT == 0:
             payload = encoder.fit(level, classes, now.values, dropped.numpy())
             taps = None if payload is None else postfilter.decompress(payload)
