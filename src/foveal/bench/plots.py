@@ -14,6 +14,8 @@ __all__ = ["images", "rate_distortion", "speed"]
 COLOURS = {
     "foveal": "#c8102e",
     "foveal-m": "#6a0f1f",
+    "foveal-m9": "#ef6aa0",
+    "foveal-m-msssim": "#f59b42",
     "jpeg": "#8c8c8c",
     "webp": "#e69f00",
     "avif": "#0072b2",
