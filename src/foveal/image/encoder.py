@@ -22,8 +22,6 @@ FILTERED = 4  # from this effort on a filter is fitted to the picture
 CARE = 1.35  # times its squared error is what a rounding costs: later slices are predicted from it (docs/LOG.md)
 BROAD = 2.5  # times as much an error of the thumbnail counts for MS-SSIM, which sees it at its coarser scales
 CHUNK_BITS = 96.0  # of a chunk besides its payload
-
-
 Floats = NDArray[np.float64]
 
 
@@ -78,7 +76,7 @@ class Encoder:
         self.index = BaseIndex(*self.grid)
         self.coefficients = network.coefficients(patches.split(rgb), self.grid)
         self.forced, self.care = classes, CARE
-        self.worth, self.broad = worth(rgb, tune), BROAD if tune == "msssim" else 1.0
+        self.tune, self.worth = tune, worth(rgb, tune)
         self._latents: tuple[bytes, Tensor] | None = None
 
     def latents(self, classes: NDArray[np.uint8]) -> Tensor:
@@ -116,28 +114,28 @@ class Encoder:
         if finish and self.effort >= FILTERED:
             for part in parts(np.nonzero(dropped)[0].astype(np.int64)):
                 values[part] = self.slices(level, latents, classes, base, part)[1]
-            filter_ = self.fit(level, classes, values, dropped)
+            taps = self.fit(level, classes, values, dropped)
+            filter_ = None if taps is None else postfilter.compress(taps)
         return Stream(level, classes, classmap.compress(classes), first, payloads, tuple(more), self.layout, filter_)
 
-    def fit(self, level: int, classes: NDArray[np.uint8], values: Tensor, dropped: NDArray[np.bool_]) -> bytes | None:
-        """The payload of the filter that is best for the picture as it will be decoded; None if none pays."""
+    def fit(self, level: int, classes: NDArray[np.uint8], values: Tensor, dropped: NDArray[np.bool_]) -> Ints | None:
+        """Taps of the filter that is best for the picture as it will be decoded; None if none pays."""
         levels = torch.tensor(quantize.class_levels(level))[torch.from_numpy(classes.ravel().astype(np.int64))]
         masked, fit = torch.from_numpy(dropped), postfilter.Fit(self.rgb.shape[0] * self.rgb.shape[1])
         bands = self.network.rendered(values, level, levels, masked, self.grid, margin=postfilter.REACH)
         for band in bands:
             own = torch.from_numpy(self.rgb[band.start : band.end]).permute(2, 0, 1).float()
-            fit.add(band.pixels, band.edges, own, postfilter.spread_out(self.worth, band.start, own.shape[1:]))
+            worth = postfilter.spread_out(self.worth, band.start, own.shape[1:]) if self.tune != "psnr" else None
+            fit.add(band.pixels, band.edges, own, worth)
         taps, saved = fit.taps(quantize.rate_weight(level))
-        return None if taps is None or saved < CHUNK_BITS else postfilter.compress(taps)
+        return taps if saved >= CHUNK_BITS else None
 
     def base(self, level: int, wanted: Tensor) -> Base:
         """Hyper-latent, and the thumbnail as the coefficients ``wanted`` (T, D) have it."""
         prior, (h, w) = self.network.prior, self.grid
         step = self.network.steps(level)
         v, thumbnail = self.coefficients / step, wanted[:, :BASE] / step[:BASE]
-        price = (
-            self.care * self.broad * quantize.rate_weight(level) * step[:BASE].numpy() ** 2 * self.worth.reshape(-1, 1)
-        )
+        price = self._thumbnail_price(level) * self.worth.reshape(-1, 1)
         z = self.network.hyper_latent(v, self.grid)
         mean, index = prior.hyper(level)
         z_symbols = quantize.plain((z - mean / VALUE_UNIT).numpy())
@@ -158,9 +156,15 @@ class Encoder:
         """Bits that a squared error of a step is worth when rounding, of the tokens ``at`` (n,), which are of the classes
         ``which`` (n,): (n, D)."""
         grades = quantize.class_levels(level)
-        of_class = np.stack([quantize.rate_weight(x) * self.network.steps(x).numpy() ** 2 for x in grades])
-        of_class[:, :BASE] = self.broad * of_class[1, :BASE]  # the thumbnail is of the picture's level everywhere
-        return np.asarray(self.care * of_class[which.numpy()] * self.worth.ravel()[at.numpy(), None])
+        of_class = self.care * np.stack([quantize.rate_weight(x) * self.network.steps(x).numpy() ** 2 for x in grades])
+        of_class[:, :BASE] = self._thumbnail_price(level)
+        return np.asarray(of_class[which.numpy()] * self.worth.ravel()[at.numpy(), None])
+
+    def _thumbnail_price(self, level: int) -> Floats:
+        """``prices`` of the thumbnail (BASE,), which is of the picture's level everywhere, in a patch like any other."""
+        broad = BROAD if self.tune == "msssim" else 1.0
+        step = self.network.steps(level)[:BASE].numpy()
+        return np.asarray(self.care * broad * quantize.rate_weight(level) * step**2)
 
     def _round(self, residual: Tensor, index: Tensor, price: Floats) -> Ints:
         r, i = residual.numpy(), index.numpy()

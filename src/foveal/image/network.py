@@ -69,6 +69,13 @@ class Network:
         """Quantiser step of every channel (D,) fp64 at ``level`` (sixteenths)."""
         return torch.from_numpy(steps(self._ln_step, level))
 
+    def steps_of(self, level: int, levels: Tensor) -> Tensor:
+        """Quantiser steps of tokens of ``levels`` (T,), whose thumbnails are of the picture's ``level``: (T, D) fp64."""
+        keys, which = torch.unique(levels, return_inverse=True)
+        step = torch.stack([self.steps(int(k)) for k in keys])[which]
+        step[:, : self.prior.cuts[0]] = self.steps(level)[: self.prior.cuts[0]]
+        return step
+
     def spread_of(self, index: NDArray[np.uint8], level: int) -> NDArray[np.float64]:
         """Scale indices (n, c) of the channels behind the thumbnail -> how far their coefficients spread, (n, c)"""
         steps = self.steps(level)[self.prior.cuts[0] : self.prior.cuts[0] + index.shape[1]].numpy()
@@ -118,8 +125,8 @@ class Network:
         h, w = grid
         latents = self._dequantise(values, level, levels)
         for band in _bands(h, w, len(self._synthesis.blocks), BAND):
-            first, last, start, end = band
-            edges = min(margin, PATCH * (start - first)), min(margin, PATCH * (last - end))
+            _, _, start, end = band
+            edges = _edges(band, margin)
             yield Band(
                 PATCH * start, PATCH * end, edges, self._render(latents, levels, masked, w, band, edges).clamp(0, 255)
             )
@@ -149,8 +156,8 @@ class Network:
         latents = self._dequantise(values, level, levels)
         change, total = torch.zeros_like(latents), 0.0
         for band in _bands(h, w, len(self._synthesis.blocks), GRADIENT_BAND):
-            first, last, start, end = band
-            edges = min(postfilter.REACH, PATCH * (start - first)), min(postfilter.REACH, PATCH * (last - end))
+            _, _, start, end = band
+            edges = _edges(band, postfilter.REACH)
             picture = torch.from_numpy(rgb[PATCH * start : PATCH * end]).permute(2, 0, 1).float()
             with torch.enable_grad():
                 free = latents.clone().requires_grad_(True)
@@ -163,10 +170,7 @@ class Network:
 
     def _dequantise(self, values: Tensor, level: int, levels: Tensor) -> Tensor:
         """Values (T, D) -> latents (T, D) fp32"""
-        keys, which = torch.unique(levels, return_inverse=True)
-        step = torch.stack([self.steps(int(k)) for k in keys])[which].float()
-        step[:, : self.prior.cuts[0]] = self.steps(level)[: self.prior.cuts[0]].float()
-        return values.float() / VALUE_UNIT * step
+        return values.float() / VALUE_UNIT * self.steps_of(level, levels).float()
 
     def _render(
         self,
@@ -201,6 +205,12 @@ def _filled(module: Module, name: str, tensors: dict[str, Tensor]) -> Module:
     own = {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
     module.load_state_dict(own)
     return module.requires_grad_(False).eval()
+
+
+def _edges(band: tuple[int, int, int, int], margin: int) -> tuple[int, int]:
+    """Rows of pixels beside a band's own, above and below, up to ``margin``, that its halo has"""
+    first, last, start, end = band
+    return min(margin, PATCH * (start - first)), min(margin, PATCH * (last - end))
 
 
 def _bands(h: int, w: int, blocks: int, most: int) -> list[tuple[int, int, int, int]]:

@@ -189,9 +189,10 @@ class Fit:
             error = torch.einsum(
                 "ij,jyx->iyx", there, original[:, first:last] - part[:, REACH:-REACH, REACH : REACH + w]
             )
-            weight = 1.0 if worth is None else worth[first:last].sqrt().flatten()
             for sums, features, missed in zip(self._sums, _features(part), error, strict=True):
-                both = torch.cat([features[..., :w].flatten(1), missed.flatten()[None]]) * weight
+                both = torch.cat([features[..., :w].flatten(1), missed.flatten()[None]])
+                if worth is not None:
+                    both *= worth[first:last].sqrt().flatten()
                 sums += (both @ both.T).double().numpy()
 
     def taps(self, weight: float) -> tuple[Taps | None, float]:

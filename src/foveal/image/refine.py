@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveal.image import foresight, postfilter, quantize
+from foveal.image import foresight, quantize
 from foveal.image.decoder import parts
 from foveal.image.prior import BASE
 
@@ -69,8 +69,7 @@ def refined(
     network, weight = encoder.network, quantize.rate_weight(level)
     which = torch.from_numpy(classes.ravel().astype(np.int64))
     levels, dropped = torch.tensor(quantize.class_levels(level))[which], which == 0
-    step = torch.stack([network.steps(x) for x in quantize.class_levels(level)])[which]
-    step[:, :BASE] = network.steps(level)[:BASE]
+    step = network.steps_of(level, levels)
     free = ~dropped[:, None] | (torch.arange(latents.shape[1]) < BASE)
     aim = torch.cat([encoder.coefficients[:, :BASE], latents[:, BASE:]], 1)
     tried, shift, taps = aim, torch.zeros_like(aim), None
@@ -81,8 +80,7 @@ def refined(
             base = encoder.base(level, tried)
         now = _coded(encoder, level, tried, shift, classes, base)
         if number % REFIT == 0:
-            payload = encoder.fit(level, classes, now.values, dropped.numpy())
-            taps = None if payload is None else postfilter.decompress(payload)
+            taps = encoder.fit(level, classes, now.values, dropped.numpy())
         target, error = network.targets(
             now.values, level, levels, dropped, encoder.grid, encoder.rgb, taps, encoder.worth
         )
