@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import signal
 import threading
 import warnings
@@ -24,9 +25,10 @@ from foveal.video.attention_sr import SIZES, AttentionSR
 from foveal.video.basecodec import EncoderSettings
 from foveal.video.blend import Facts, SideWriter, Sums
 from foveal.video.frames import Reader
+from foveal.video.moments import Moments
 from foveal.video.receiver import RestoreReport, receive
 from foveal.video.resize import resize_planes
-from foveal.video.restorer import Restorer
+from foveal.video.restorer import Parts, Restorer
 from foveal.video.types import Planes
 
 LOSSLESS, FAST = EncoderSettings("ffv1"), EncoderSettings("x264", crf=14, preset="ultrafast")
@@ -107,11 +109,12 @@ def test_side_information_is_used(small: Path, tmp_path: Path) -> None:
     found = pictures(tmp_path / "out.mkv")
     assert found[0].y.shape == (HEIGHT, WIDTH)
     reader, run = receiver.SideReader(data), Restorer.for_model("s", 2, WIDTH, HEIGHT, 8, 23 / 51, 0)
-    wanted = []
-    for number, planes in enumerate(pictures(small)):
+    moments, wanted = Moments[Parts, int](), []
+    pushed = [moments.push(run.parts(planes), number) for number, planes in enumerate(pictures(small))]
+    for parts, number in itertools.chain(*pushed, moments.end()):
         blend, taps = reader.frame(number)
         assert blend[0].max() > 0 and not blend[1].any()
-        wanted.append(run.restore(planes, blend=blend, taps=taps))
+        wanted.append(parts.rounded(taps, blend))
     assert alike(found, wanted)
 
 
@@ -159,7 +162,7 @@ def test_side_information_that_does_not_hold_is_left_aside_aloud(
 ) -> None:  # fmt: skip
     _, data = side_information(small)
     with monkeypatch.context() as patch:
-        patch.setattr(SideWriter, "add", _lenient(SideWriter.add))
+        patch.setattr(SideWriter, "_measured", _lenient(SideWriter._measured))
         spoil(small, data)
     with pytest.warns(FovealWarning, match=match):
         report = receive(small, tmp_path / "out.mkv", LOSSLESS, **options)  # type: ignore[arg-type]
@@ -167,17 +170,17 @@ def test_side_information_that_does_not_hold_is_left_aside_aloud(
     assert alike(pictures(tmp_path / "out.mkv"), plainly(pictures(small), options.get("scale", 2)))
 
 
-def _lenient(add: Callable[..., None]) -> Callable[..., None]:
+def _lenient(measured: Callable[..., None]) -> Callable[..., None]:
     """Facts of another size than the frames': the sums are taken of what is there."""
 
-    def run(self: SideWriter, original: Planes, splitting: Restorer, planes: Planes) -> None:
-        add(self, original, splitting, planes)
+    def run(self: SideWriter, frames: list[tuple[Parts, Planes]]) -> None:
+        measured(self, frames)
         if self.facts.width != WIDTH:
-            luma, chroma = self._group[-1]
             new = self.facts.blocks
-            self._group[-1] = Sums(
-                np.resize(luma, (*new, luma.shape[-1])), np.resize(chroma, (*chroma.shape[:2], *new))
-            )
+            self._group = [
+                Sums(np.resize(luma, (*new, luma.shape[-1])), np.resize(chroma, (*chroma.shape[:2], *new)))
+                for luma, chroma in self._group
+            ]
 
     return run
 
@@ -250,8 +253,8 @@ def interrupt_at(count: int) -> Callable[[int, int | None], None]:
 
 
 def groups_of(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restorer, "GROUP", frames)
-    monkeypatch.setattr(receiver, "GROUP", frames)
+    for room in ("restorer", "receiver", "sidecode", "blend", "moments"):
+        monkeypatch.setattr(f"foveal.video.{room}.GROUP", frames)
 
 
 @pytest.mark.parametrize("stops", [(11,), (1, 8), (LONG,)])
@@ -285,8 +288,6 @@ def test_interrupted_and_resumed_equals_in_one_go(
 def test_resumed_with_everything_else_and_side_information(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     groups_of(2, monkeypatch)
     source, out = made.rich(tmp_path / "in.mkv"), tmp_path / "out.mkv"
-    for room in ("sidecode", "blend"):
-        monkeypatch.setattr(f"foveal.video.{room}.GROUP", 2)
     side_information(source)
     with pytest.raises(KeyboardInterrupt):
         receive(source, out, LOSSLESS, progress=interrupt_at(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from foveal.errors import InputError, UnknownModelError
 from foveal.video import attention_sr, resize
 from foveal.video import restorer as room
 from foveal.video.attention_sr import SIZES, AttentionSR
+from foveal.video.moments import Moments
 from foveal.video.restorer import Restorer
 from foveal.video.types import IDENTITY, LUMA, OWN, TAPS, Planes
 
@@ -174,14 +176,27 @@ def test_blend_and_factors() -> None:
                 assert np.abs(plane[fine] - wanted.clip(0, 255)).max() < 0.51
 
 
+def shifted(planes: Planes, step: int) -> Planes:
+    """Luma brighter by ``step`` in its left half, twice as much in the right."""
+    y = planes.y.astype(int)
+    y[:, : y.shape[1] // 2] += step
+    y[:, y.shape[1] // 2 :] += 2 * step
+    return replace(planes, y=y.clip(0, 255).astype(np.uint8))
+
+
 @pytest.mark.parametrize(
     ("scale", "small", "size"), [(2, (50, 40), (97, 79)), (1.5, (64, 54), (96, 80)), (1, (51, 37), (51, 37))]
 )
 def test_taps_are_what_the_page_says(scale: float, small: tuple[int, int], size: tuple[int, int]) -> None:
     planes, taps = made.planes(4, *small), IDENTITY + np.random.default_rng(1).normal(0, 0.05, TAPS).astype(np.float32)
     run = Restorer(network(room.mode_of(scale)), scale, *size, bf16=False)
-    parts = run.parts(planes)
+    frames = [planes if t == 1 else shifted(planes, 3 * t) for t in range(4)]
+    moments = Moments[room.Parts, None]()
+    given = [pair for frame in frames for pair in moments.push(run.parts(frame), None)] + moments.end()
+    parts = given[1][0]
+    assert np.array_equal(parts.y, run.parts(planes).y)
     shown, _, _ = parts.restored(taps)
+    others = [None if t is None else given[t][0].shown.numpy() for t in (0, 2, None, 3)]
     rows, columns = parts.residual.shape[1:]
     coded = planes.y[:rows, :columns] if scale == 2 else parts.y
     whole = np.empty((2 * rows, 2 * columns), np.float32)
@@ -201,6 +216,12 @@ def test_taps_are_what_the_page_says(scale: float, small: tuple[int, int], size:
         )
         near = [(i, j) for i in range(-1, 2) for j in range(-1, 2)]
         wanted += sum(float(t) * at(whole, y + sy * i, x + sx * j) for t, (i, j) in zip(taps[24:], near, strict=False))
+        own = parts.y[y, x] + whole[y, x]
+        wanted += sum(
+            float(t) * min(max(float(other[y, x] - own), -8), 8)
+            for t, other in zip(taps[33:], others, strict=False)
+            if other is not None
+        )
         assert float(shown[y, x]) - parts.y[y, x] == pytest.approx(wanted, abs=0.01)
 
 

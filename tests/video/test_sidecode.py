@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from foveal.errors import CorruptError, FormatError, FovealError, InputError, LimitError, TruncatedError, VersionError
 from foveal.video import sidecode
 from foveal.video.sidecode import FIRST_TAPS, GROUP, STEP, Facts, Pusher, SideReader, SideWriter
-from foveal.video.types import LUMA, OWN, TAPS
+from foveal.video.types import AROUND, LUMA, OWN, TAPS
 
 FACTS = Facts(2.0, "x264", 30.5, "lanczos", "s", b"\x01\x02\x03\x04\x05\x06\x07\x08", 200, 130)
 GOLDEN = (
-    "46565349020403000bea7340010203040506070800c800820000000300abcdef"  # header
-    "f1e3e3c9bf92d3bae5c873f859d1ba13"  # stream and CRC
+    "46565349030403000bea7340010203040506070800c800820000000300abcdef"  # header
+    "f1e3e3c9bfed7e13236ba3b93cfb91bb"  # stream and CRC
 )
 
 
@@ -112,7 +112,7 @@ def test_what_stays_costs_next_to_nothing() -> None:
 def golden() -> tuple[list[np.ndarray], list[int]]:
     frames = [np.array([[2, 2, 2, 2], [2, 0, 2, 2], [2, 2, 2, 3]], np.uint8)] * 2
     taps = list(FIRST_TAPS)
-    taps[11], taps[12], taps[OWN], taps[LUMA] = 3, -1, 40, 72
+    taps[11], taps[12], taps[OWN], taps[AROUND], taps[AROUND + 3], taps[LUMA] = 3, -1, 40, 9, -6, 72
     return [*frames, np.array([[2, 2, 2, 2], [2, 0, 0, 2], [1, 2, 2, 3]], np.uint8)], taps
 
 
@@ -132,7 +132,7 @@ class Second:
         self.stream, self.place = data[32:-4], 8
         self.low, self.range = 0, 2**64 - 1
         self.point = int.from_bytes(self.stream[:8].ljust(8, b"\0"), "big")
-        self.counts = [[1, 1] for _ in range(28)]
+        self.counts = [[1, 1] for _ in range(29)]
 
     def outcome(self, cum: list[int]) -> int:
         scale = self.range // 2**24
@@ -163,11 +163,11 @@ class Second:
             y, x = divmod(i + (i >= 12), 5)
             kind = 0 if 1 <= y <= 3 and 1 <= x <= 3 else 1
         else:
-            kind = 2 if i == 28 else 3 if i < 33 else 4
+            kind = 2 if i == 28 else 3 if i < 33 else 4 if i < 37 else 5
         if self.decision(16 + kind):
             return old
         up, length = self.bits(1), 0
-        while length < 7 and self.decision(21 + length):
+        while length < 7 and self.decision(22 + length):
             length += 1
         far = 2**length + self.bits(length)
         return old + far if up else old - far
@@ -175,7 +175,7 @@ class Second:
     def read(self) -> list[tuple[list[list[int]], list[int]]]:
         told, taps, old = (
             [],
-            [64 * (i in (28, 33, 34)) for i in range(35)],
+            [64 * (i in (28, 37, 38)) for i in range(39)],
             [[2] * self.columns for _ in range(self.rows)],
         )
         for frame in range(self.frames):
@@ -224,7 +224,8 @@ def test_the_check_is_of_samples_not_of_memory() -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({0: 0}, CorruptError), ({4: 3}, VersionError), ({4: 1}, VersionError), ({4: 0}, CorruptError),
+        ({0: 0}, CorruptError), ({4: 4}, VersionError), ({4: 2}, VersionError), ({4: 1}, VersionError),
+        ({4: 0}, CorruptError),
         ({5: 5}, CorruptError), ({5: 1}, CorruptError), ({6: 5}, CorruptError), ({7: 3}, CorruptError),
         ({8: 0x7F}, CorruptError),
         ({10: 7}, CorruptError), ({11: 63}, CorruptError), ({20: 0, 21: 0}, CorruptError), ({22: 0, 23: 0}, CorruptError),

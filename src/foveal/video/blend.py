@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from foveal import taps as taps_of
 from foveal.video import sidecode
+from foveal.video.moments import Moments, Shown
 from foveal.video.postfilter import PAIRS, Luma, grams
-from foveal.video.sidecode import BLOCK, GROUP, STEP, WEIGHTS, Facts, Indices, SideReader, check_of
-from foveal.video.types import IDENTITY, LUMA, Planes
+from foveal.video.sidecode import BLOCK, STEP, WEIGHTS, Facts, Indices, SideReader, check_of
+from foveal.video.types import GROUP, IDENTITY, LUMA, Planes
 
 __all__ = ["Facts", "SideReader", "SideWriter", "choose", "measure"]
 
@@ -34,7 +35,7 @@ DETAIL_OF_PLAIN[[6, 7, 8, 11, 12, 15, 16, 17]] = -1 / 8
 Floats = NDArray[np.float64]
 
 
-class Parts(Protocol):
+class Parts(Shown, Protocol):
     """A restored frame in parts: plain planes y, u, v, the residual (6, rows, columns), and what the filter's taps look at,
     see ``restorer.Parts``."""
 
@@ -57,7 +58,7 @@ class Splitting(Protocol):
 
 
 class Sums(NamedTuple):
-    """Sums over the samples of each block. ``luma`` (.., rows, columns, 595): products of what the taps look at and of the
+    """Sums over the samples of each block. ``luma`` (.., rows, columns, 741): products of what the taps look at and of the
     error e of plain luma, see ``postfilter.grams``. ``chroma`` (.., 3, 2, rows, columns): e e, e r and r r of U and V, with
     the residual r."""
 
@@ -81,7 +82,7 @@ def _per_block(x: NDArray[np.float32]) -> Floats:
 
 
 def _products(taps: Floats) -> Floats:
-    """What the sums of ``Sums.luma`` count in the squared error of luma filtered by ``taps`` (33,): (595,)"""
+    """What the sums of ``Sums.luma`` count in the squared error of luma filtered by ``taps`` (37,): (741,)"""
     v = np.append(taps, -1.0)
     one, other = PAIRS
     return np.asarray(v[one] * v[other] * np.where(one == other, 1, 2), np.float64)
@@ -133,7 +134,7 @@ def _kept_sharp(a: Floats, b: Floats) -> Floats:
 
 
 def best_taps(sums: Sums, weights: Floats) -> Floats:
-    """The taps (35,) of least squared error under ``weights`` (frames, rows, columns), not rounded."""
+    """The taps (39,) of least squared error under ``weights`` (frames, rows, columns), not rounded."""
     return np.concatenate([taps_of.solved(a, _kept_sharp(a, b)) for a, b in normal_equations(sums, weights)])
 
 
@@ -182,7 +183,7 @@ def _alternated(sums: Sums, judged: Callable[[Floats, Floats], Floats]) -> Float
 
 
 def best(original: Planes, parts: Parts) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Taps (35,) and weights (rows, columns) of least squared error of luma for one frame, as if they cost nothing."""
+    """Taps (39,) and weights (rows, columns) of least squared error of luma for one frame, as if they cost nothing."""
     one = measure(original, parts)
     sums = Sums(one.luma[None], one.chroma[None])
     weights = _alternated(sums, lambda luma, _: luma)
@@ -205,7 +206,8 @@ def _taken(errors: Floats, path: Indices) -> float:
 
 
 class SideWriter:
-    """Side information of a clip. ``add`` every frame in order, then ``finish``; memory is that of a group's sums.
+    """Side information of a clip. ``add`` every frame in order, then ``finish``; memory is that of a group's sums and of
+    the frames around one.
 
     ``bits_per_frame``: of the coded video, so that side information is worth its bits; None: as if 0.05 per sample.
     After ``finish``: ``gain_db``, the luma PSNR that the restored clip has over plain upscaling, before rounding.
@@ -214,6 +216,7 @@ class SideWriter:
     def __init__(self, facts: Facts, bits_per_frame: float | None = None) -> None:
         self.facts, self._writer = facts, sidecode.SideWriter(facts)
         self._bits_per_frame = bits_per_frame or 0.05 * facts.width * facts.height
+        self._moments: Moments[Parts, Planes] = Moments()
         self._group: list[Sums] = []
         self._bits = 36.0 * 8  # header and checksum
         self._frames = 0
@@ -229,15 +232,19 @@ class SideWriter:
         """The next frame: what it was, who restores it, and what it is decoded to."""
         if self._frames == 0:
             self._check = check_of(small)
-        self._group.append(measure(original, restorer.parts(small)))
+        self._measured(self._moments.push(restorer.parts(small), original))
         self._frames += 1
-        if len(self._group) == GROUP:
+        if self._frames % GROUP == 0:
             self._close_group()
 
     def finish(self) -> bytes:
         """The bytes for ``sidecar.put``. InputError when no frame was added."""
+        self._measured(self._moments.end())
         self._close_group()
         return self._writer.finish(self._check)
+
+    def _measured(self, frames: list[tuple[Parts, Planes]]) -> None:
+        self._group += [measure(original, parts) for parts, original in frames]
 
     def _close_group(self) -> None:
         if not self._group:

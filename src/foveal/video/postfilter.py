@@ -1,15 +1,19 @@
 """The filter that the sender fits to a clip and the receiver applies: what this clip wants beyond what the network learned.
 
     filtered = sum of tap x (neighbour - own) of coded luma + sum of tap x neighbour of the network's residual
+               + sum of tap x clip(the same sample in another frame - own) of what the network alone shows
 
 24 taps look at the 5x5 samples of coded luma around a sample, less its own, 9 at the 3x3 samples of the residual. At scale 2
-the four output samples of a coded one share their taps, mirrored so that each looks the same way out of it. Fitted by least
-squares as Wiener filters are (in AV1: loop restoration, in VVC: ALF); here the decoded small picture and the
-network's opinion of it are filtered together. With 1 for the residual's own tap and 0 for all others it is the residual.
+the four output samples of a coded one share their taps, mirrored so that each looks the same way out of it. 4 taps look at
+the two frames before and the two after: where the difference is small it is the coder's noise, of which several frames
+have less; where it is large it is motion, which the clip keeps from doing harm. Fitted by least squares as Wiener filters
+are (in AV1: loop restoration, in VVC: ALF); here the decoded small picture and the network's opinion of it are filtered
+together. With 1 for the residual's own tap and 0 for all others it is the residual.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveal.video.types import DETAIL, LUMA, NEAR, REACH
+from foveal.video.types import AROUND, DETAIL, LIMIT, LUMA, MOMENTS, NEAR, REACH
 
 BLOCK = 64  # samples of luma to a side that have sums of their own
 PAIRS = np.triu_indices(LUMA + 1)  # of features and error: places of the sums of products in ``grams``
@@ -28,17 +32,32 @@ Floats = NDArray[np.float32]
 
 class Luma(NamedTuple):
     """What the taps look at. ``coded``: (rows, columns) at scale 2, which is ``mirrored``, otherwise plain luma (2 rows,
-    2 columns); ``residual`` (2 rows, 2 columns)."""
+    2 columns); ``residual`` (2 rows, 2 columns). ``shown``: plain luma and the residual together, (H, W), and ``around``
+    the same of the frames at MOMENTS, None for those that are not there; in steps of ``step``, 1 for 8-bit samples."""
 
     coded: Tensor
     residual: Tensor
     mirrored: bool
+    shown: Tensor | None = None
+    around: Sequence[Tensor | None] = ()
+    step: float = 1.0
 
     @classmethod
     def of(cls, coded: Floats, residual: Floats, mirrored: bool) -> Luma:
         """From the network's planes (6, rows, columns)."""
-        four = torch.from_numpy(residual[:4])[None]
-        return cls(torch.from_numpy(coded), F.pixel_shuffle(four, 2)[0, 0], mirrored)
+        return cls(torch.from_numpy(coded), whole(residual), mirrored)
+
+    def difference(self, moment: int) -> Tensor | None:
+        """What the tap of a place in MOMENTS looks at, (H, W); None where there is no such frame."""
+        there = self.around[moment] if self.around else None
+        if there is None or self.shown is None:
+            return None
+        return (there - self.shown).clamp_(-LIMIT * self.step, LIMIT * self.step)
+
+
+def whole(residual: Floats) -> Tensor:
+    """The residual of luma (2 rows, 2 columns) from the network's planes (6, rows, columns)."""
+    return F.pixel_shuffle(torch.from_numpy(residual[:4])[None], 2)[0, 0]
 
 
 def _padded(x: Tensor, n: int) -> Tensor:
@@ -65,12 +84,22 @@ def _phases(kernel: Tensor, mirrored: bool, apart: bool) -> Tensor:
 def filtered(luma: Luma, taps: Floats) -> Tensor:
     """The four planes (4, rows, columns) to add to plain luma."""
     told = torch.from_numpy(np.asarray(taps, np.float32))
-    own = told[DETAIL:LUMA].reshape(2 * NEAR + 1, 2 * NEAR + 1)
+    own = told[DETAIL:AROUND].reshape(2 * NEAR + 1, 2 * NEAR + 1)
     out = F.conv2d(_padded(luma.residual, NEAR), _phases(own, luma.mirrored, True), stride=2)
     if bool(told[:DETAIL].any()):
         detail = _phases(_square(told[:DETAIL], 2 * REACH + 1), luma.mirrored, not luma.mirrored)
         out += F.conv2d(_padded(luma.coded, REACH), detail, stride=1 if luma.mirrored else 2)
+    for moment, tap in enumerate(told[AROUND:].tolist()[: len(MOMENTS)]):
+        if tap and (difference := luma.difference(moment)) is not None:
+            _add_cells(out[0], difference, tap)
     return out[0]
+
+
+def _add_cells(out: Tensor, plane: Tensor, tap: float) -> None:
+    """Add ``tap`` x plane (H, W) to its four planes (4, ceil(H/2), ceil(W/2))."""
+    for i in range(4):
+        cells = plane[i // 2 :: 2, i % 2 :: 2]
+        out[i, : cells.shape[0], : cells.shape[1]].add_(cells, alpha=tap)
 
 
 def grams(luma: Luma, error: Floats) -> Floats:
@@ -82,6 +111,7 @@ def grams(luma: Luma, error: Floats) -> Floats:
     side = BLOCK // 2
     down, across = -(-rows // side), -(-columns // side)
     coded, residual = _padded(luma.coded, REACH)[0, 0], _padded(luma.residual, NEAR)[0, 0]
+    others = [_even(luma.difference(moment), missed) for moment in range(len(MOMENTS))]
     out = np.empty((down, across, len(PAIRS[0])), np.float32)
     features = torch.zeros(across, LUMA + 1, 4, side, side)
     flat = features.view(across, LUMA + 1, -1)
@@ -90,7 +120,7 @@ def grams(luma: Luma, error: Floats) -> Floats:
         if last - first < side:
             features.zero_()
         for i in range(4):
-            for k, plane in enumerate(_features(luma, coded, residual, missed, i, (first, last))):
+            for k, plane in enumerate(_features(luma, coded, residual, [*others, missed], i, (first, last))):
                 _place(features[:, k, i], plane)
         if 2 * last > height:  # beyond the border there is nothing to be right about
             features[:, :, 2:, last - first - 1] = 0
@@ -102,9 +132,10 @@ def grams(luma: Luma, error: Floats) -> Floats:
 
 
 def _features(
-    luma: Luma, coded: Tensor, residual: Tensor, error: Tensor, phase: int, rows: tuple[int, int]
+    luma: Luma, coded: Tensor, residual: Tensor, own: Sequence[Tensor], phase: int, rows: tuple[int, int]
 ) -> list[Tensor]:
-    """The LUMA features and the error of one of the four samples of each cell in these rows, (rows, columns) each."""
+    """The LUMA features and the error of one of the four samples of each cell in these rows, (rows, columns) each; ``own``:
+    the last of them, (2 rows, 2 columns), of which a sample sees its own place alone."""
     top, left = divmod(phase, 2)
     first, last = rows
     columns = luma.residual.shape[1] // 2
@@ -121,7 +152,14 @@ def _features(
     out = [window(coded, step, REACH, dy, dx) - middle for dy, dx in around]
     near = [(dy, dx) for dy in range(-NEAR, NEAR + 1) for dx in range(-NEAR, NEAR + 1)]
     out += [window(residual, 2, NEAR, dy, dx) for dy, dx in near]
-    return [*out, error[2 * first + top : 2 * last : 2, left::2]]
+    return [*out, *(plane[2 * first + top : 2 * last : 2, left::2] for plane in own)]
+
+
+def _even(plane: Tensor | None, like: Tensor) -> Tensor:
+    """(H, W) with zeros to the size of ``like``, its height and width rounded up to even; None: all zero."""
+    if plane is None:
+        return torch.zeros_like(like)
+    return F.pad(plane, (0, like.shape[1] - plane.shape[1], 0, like.shape[0] - plane.shape[0]))
 
 
 def _place(into: Tensor, plane: Tensor) -> None:

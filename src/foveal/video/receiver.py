@@ -22,10 +22,12 @@ from foveal.errors import FormatError, FovealWarning, InputError, LimitError
 from foveal.video import copying, sidecar
 from foveal.video.basecodec import ENCODERS, EncoderSettings, frame_rate
 from foveal.video.frames import Reader
+from foveal.video.moments import Moments
 from foveal.video.mux import Writer
-from foveal.video.restorer import GROUP, Restorer, weights_id
+from foveal.video.restorer import Parts as Restored
+from foveal.video.restorer import Restorer, weights_id
 from foveal.video.sidecode import SideReader, check_of
-from foveal.video.types import Planes, VideoFormat
+from foveal.video.types import GROUP, Frame, Planes, VideoFormat
 
 Progress = Callable[[int, int | None], None]
 
@@ -161,11 +163,13 @@ class Run:
         self.total = reader.format.frames or (round(reader.format.seconds * rate) if reader.format.seconds else None)
         self.done = 0
         self.reused = 0.0
+        self.moments: Moments[Restored, tuple[int, Frame]] = Moments()
+        self.writer: Writer | None = None
 
     def go(self, interrupted: threading.Event) -> None:
         """Restore all frames, or until interrupted: then KeyboardInterrupt, with the parts kept."""
         self.done = behind = self.parts.frames()
-        seen, writer = 0, None
+        seen = 0
         try:
             for number, frame in enumerate(self.reader):
                 if number == 0:
@@ -173,20 +177,19 @@ class Run:
                 seen += 1
                 if number < behind - behind % GROUP:
                     continue
-                planes = self._restored(restorer, number, frame.planes)
+                for shown in self._restored(restorer, number, frame):
+                    self._write(shown, video, behind)
                 self.reused = restorer.reused
-                if number < behind:
-                    continue
-                writer = writer or self.parts.writer(video, self.settings)
-                writer.write(replace(frame, planes=planes))
-                self._tell()
                 if interrupted.is_set():
                     break
-            if writer:
-                writer.close()
+            else:
+                for shown in self._ended():
+                    self._write(shown, video, behind)
+            if self.writer:
+                self.writer.close()
         except BaseException:
-            if writer:
-                writer.abort()
+            if self.writer:
+                self.writer.abort()
             raise
         if seen < behind:
             raise InputError(f"the parts hold {behind} frames, the input has {seen}; they are not of the same video")
@@ -205,13 +208,36 @@ class Run:
         place = video.chroma_location
         return Restorer.for_model(plan.model, plan.scale, width, height, video.bits, plan.quality(), place), found
 
-    def _restored(self, restorer: Restorer, number: int, planes: Planes) -> Planes:
+    def _restored(self, restorer: Restorer, number: int, frame: Frame) -> list[tuple[int, Frame]]:
+        """The frames that can be shown now, with their numbers: this one, or with side information those of a bit before."""
+        ended: list[tuple[int, Frame]] = []
         if self.plan.side and number >= self.plan.side.facts.frames:
+            ended = self._ended()
             self._drop(f"side information ends at frame {number}")
         if self.plan.side is None:
-            return restorer.restore(planes)
-        blend, taps = self.plan.side.frame(number)
-        return restorer.restore(planes, blend=blend, taps=taps)
+            return [*ended, (number, replace(frame, planes=restorer.restore(frame.planes)))]
+        return self._filtered(self.moments.push(restorer.parts(frame.planes), (number, frame)))
+
+    def _ended(self) -> list[tuple[int, Frame]]:
+        """The frames that still wait for others."""
+        return self._filtered(self.moments.end())
+
+    def _filtered(self, waiting: list[tuple[Restored, tuple[int, Frame]]]) -> list[tuple[int, Frame]]:
+        out = []
+        for parts, (number, frame) in waiting:
+            assert self.plan.side is not None  # only frames with side information wait
+            blend, taps = self.plan.side.frame(number)
+            out.append((number, replace(frame, planes=parts.rounded(taps, blend))))
+        return out
+
+    def _write(self, shown: tuple[int, Frame], video: VideoFormat, behind: int) -> None:
+        """Write a frame, unless it is in the parts that are there."""
+        number, frame = shown
+        if number < behind:
+            return
+        self.writer = self.writer or self.parts.writer(video, self.settings)
+        self.writer.write(frame)
+        self._tell()
 
     def _drop(self, reason: str) -> None:
         warnings.warn(f"{reason}; restored without", FovealWarning, stacklevel=5)

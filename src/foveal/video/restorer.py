@@ -11,6 +11,7 @@ frames everything is forgotten: a receiver that begins at such a frame gets the 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +23,9 @@ from torch import Tensor
 from foveal.errors import InputError
 from foveal.video import attention_sr, inference, resize
 from foveal.video.attention_sr import AttentionSR
-from foveal.video.postfilter import Luma, filtered
-from foveal.video.types import LUMA, Plane, Planes
+from foveal.video.postfilter import Luma, filtered, whole
+from foveal.video.types import GROUP, LUMA, Plane, Planes
 
-GROUP = 64  # frames after which nothing of earlier ones is left
 BLOCK = 16  # side of the blocks in which input is compared, samples of the work grid
 BLEND_BLOCK = 64  # luma samples of the output that share a blend weight
 GRAIN = 32  # rectangles are made so many samples longer or less, so that few shapes occur
@@ -42,7 +42,7 @@ class Parts(NamedTuple):
     """A frame before its parts are added, in units of its samples (0..255 or 0..1023), not rounded and not clipped.
 
     y (H, W), u and v (ceil(H/2), ceil(W/2)): plain upscaling. residual (6, ceil(H/2), ceil(W/2)): four sub-pixels of
-    luma, row by row, then U and V. All float32. ``coded``, ``mirrored``: see ``postfilter.Luma``.
+    luma, row by row, then U and V. All float32. ``coded``, ``mirrored``, ``around``, ``step``: see ``postfilter.Luma``.
     """
 
     y: Floats
@@ -51,14 +51,32 @@ class Parts(NamedTuple):
     residual: Floats
     coded: Floats
     mirrored: bool
+    step: float = 1.0
+    around: Sequence[Tensor | None] = ()
 
     @property
     def luma(self) -> Luma:
         """What the filter's taps look at."""
-        return Luma.of(self.coded, self.residual, self.mirrored)
+        shown = self.shown if self.around else None
+        residual = whole(self.residual)
+        return Luma(torch.from_numpy(self.coded), residual, self.mirrored, shown, self.around, self.step)
+
+    @property
+    def shown(self) -> Tensor:
+        """Luma as the network alone has it, (H, W): what other frames' filters look at."""
+        height, width = self.y.shape
+        return torch.from_numpy(self.y) + whole(self.residual)[:height, :width]
+
+    def kept(self) -> Parts:
+        """These parts, to hold beyond the restorer's next frame."""
+        return self._replace(residual=self.residual.copy())
+
+    def amid(self, around: Sequence[Tensor | None]) -> Parts:
+        """These parts with what is ``shown`` at MOMENTS, None where there is no frame."""
+        return self._replace(around=around)
 
     def added(self, taps: Floats | None = None, blend: Floats | None = None) -> list[Tensor]:
-        """What comes on top of the plain planes, six of (ceil(H/2), ceil(W/2)): the residual, filtered by ``taps`` (35,),
+        """What comes on top of the plain planes, six of (ceil(H/2), ceil(W/2)): the residual, filtered by ``taps`` (39,),
         see ``postfilter``, and times ``blend``, weights of 64x64 blocks of the output."""
         planes = list(torch.from_numpy(self.residual))
         if taps is not None:
@@ -74,6 +92,11 @@ class Parts(NamedTuple):
         added, (height, width) = self.added(taps, blend), self.y.shape
         y = F.pixel_shuffle(torch.stack(added[:4])[None], 2)[0, 0, :height, :width].add_(torch.from_numpy(self.y))
         return y, torch.from_numpy(self.u) + added[4], torch.from_numpy(self.v) + added[5]
+
+    @torch.inference_mode()
+    def rounded(self, taps: Floats | None = None, blend: Floats | None = None) -> Planes:
+        """``restored`` as a picture, each sample the nearest whole number in range."""
+        return Planes(*(_rounded(x, 256 * self.step - 1) for x in self.restored(taps, blend)))
 
     def _spread(self, blend: Floats) -> Floats:
         """Weights of blocks -> weights of samples of the work grid. InputError for another number of blocks."""
@@ -166,10 +189,10 @@ class Restorer:
     def restore(self, planes: Planes, *, blend: Floats | None = None, taps: Floats | None = None) -> Planes:
         """The next frame restored, rounded to the nearest value.
 
-        ``blend``: (ceil(H/64), ceil(W/64)) weights of 64x64 blocks of the output, 1 everywhere if None. ``taps``: (35,)
+        ``blend``: (ceil(H/64), ceil(W/64)) weights of 64x64 blocks of the output, 1 everywhere if None. ``taps``: (39,)
         of the filter, see ``postfilter``; None: the residual as it is.
         """
-        return Planes(*(_rounded(x, self.top) for x in self.parts(planes).restored(taps, blend)))
+        return self.parts(planes).rounded(taps, blend)
 
     @torch.inference_mode()
     def parts(self, planes: Planes) -> Parts:
@@ -182,7 +205,7 @@ class Restorer:
         residual = np.zeros((6, self.rows, self.columns), np.float32)
         if self.runner is not None:
             residual = self._network(self.runner, self._inputs(coded, u, v))[0].numpy()
-        return Parts(y, u, v, residual, coded, self.scale == 2)
+        return Parts(y, u, v, residual, coded, self.scale == 2, (self.top + 1) / 256)
 
     def _upscaled(self, planes: Planes) -> tuple[Floats, Floats, Floats]:
         """Plain upscaling, not rounded. InputError for a frame that is not of this clip."""

@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from foveal import taps as taps_of
 from foveal.errors import CorruptError, InputError, LimitError, TruncatedError, VersionError
 from foveal.taps import Counts, Get, Put
-from foveal.video.types import DETAIL, IDENTITY, NEAR, OWN, REACH, Planes
+from foveal.video.types import DETAIL, GROUP, IDENTITY, MOMENTS, NEAR, OWN, REACH, Planes
 
-MAGIC, VERSION = b"FVSI", 2  # 1 had scales of the network's planes in place of the filter, and is not read
+MAGIC, VERSION = b"FVSI", 3  # 1 and 2, with smaller filters, are from before the first release and not read
 BLOCK = 64  # side of a block, luma samples
-GROUP = 64  # frames with the same taps
 WEIGHTS = np.array([0.0, 0.5, 1.0, 1.5], np.float32)
 USUAL = 2  # index of weight 1, which holds before the first frame
 STEP = 64  # taps are in 64ths
@@ -87,8 +86,10 @@ class Facts:
             raise VersionError(
                 f"side information of version {version}, this Foveal reads {VERSION}: pip install -U foveal"
             )
-        if version == 1:
-            raise VersionError("side information of version 1, from before the first release: encode the video again")
+        if version in (1, 2):
+            raise VersionError(
+                f"side information of version {version}, from before the first release: encode the video again"
+            )
         if version < 1 or not 2 <= halves <= 4 or codec >= len(CODECS) or kernel >= len(KERNELS) or group != GROUP:
             raise CorruptError(
                 f"side information: {version=} {halves=} {codec=} {kernel=} {group=} are not all possible"
@@ -116,11 +117,11 @@ SAME_FRAME, CHANGED, FIRST, SECOND, TAP = 0, 1, 10, 13, 16
 
 
 def _kinds() -> list[int]:
-    """What kind each tap is: near or far of coded luma, the residual's own or beside it, chroma."""
+    """What kind each tap is: near or far of coded luma, the residual's own or beside it, other frames, chroma."""
     side = range(-REACH, REACH + 1)
     detail = [int(max(abs(y), abs(x)) > 1) for y in side for x in side if y or x]
     around = (2 * NEAR + 1) ** 2
-    return [*detail, *(2 if DETAIL + i == OWN else 3 for i in range(around)), 4, 4]
+    return [*detail, *(2 if DETAIL + i == OWN else 3 for i in range(around)), *(4 for _ in MOMENTS), 5, 5]
 
 
 KINDS = tuple(_kinds())
@@ -307,7 +308,7 @@ class SideReader:
         self._weights = np.full(self.facts.blocks, USUAL, np.uint8)
 
     def frame(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Blend weights (rows, columns) and taps (35,) of a frame; fastest in order. InputError beyond the last."""
+        """Blend weights (rows, columns) and taps (39,) of a frame; fastest in order. InputError beyond the last."""
         if not 0 <= number < self.facts.frames:
             raise InputError(f"side information is of {self.facts.frames} frames, there is no frame {number}")
         if number < self._next - 1:

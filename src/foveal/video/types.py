@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
 
+GROUP = 64  # frames that have their taps together, and of which nothing is left in the next ones
 REACH, NEAR = 2, 1  # of the filter's taps of coded luma, of the network's residual: samples to each side
 DETAIL = (2 * REACH + 1) ** 2 - 1  # taps of coded luma come first, row by row
 OWN = DETAIL + (2 * NEAR + 1) ** 2 // 2  # the tap of the residual itself
-LUMA = DETAIL + (2 * NEAR + 1) ** 2  # taps that make luma
+MOMENTS = (-1, 1, -2, 2)  # frames from the filtered one at which it looks too, in the order of their taps
+LIMIT = 8  # what it takes at most of a difference between frames, in steps of 8-bit samples
+AROUND = DETAIL + (2 * NEAR + 1) ** 2  # the first of their taps
+LUMA = AROUND + len(MOMENTS)  # taps that make luma
 TAPS = LUMA + 2  # and a factor each of the residuals of U and V
 IDENTITY = np.zeros(TAPS, np.float32)  # leaves the residual as it is
 IDENTITY[[OWN, LUMA, LUMA + 1]] = 1
