@@ -214,7 +214,7 @@ def test_paths_through_time_are_the_cheapest() -> None:
 @settings(max_examples=30, deadline=None)
 def test_no_plane_of_a_group_is_worse_than_plain(seed: int, price: float) -> None:
     sums = random_sums(seed)
-    path, taps = blend.choose(sums, np.full((2, 3), 2, np.uint8), FIRST_TAPS, price)
+    path, taps = blend.choose(sums, blend.wished(sums), np.full((2, 3), 2, np.uint8), FIRST_TAPS, price)
     luma, _ = blend.errors(sums, np.array(taps) / 64)
     assert blend._taken(luma, path) <= luma[..., 0].sum() * (1 + 1e-6)
     for i in range(2):
@@ -224,7 +224,8 @@ def test_no_plane_of_a_group_is_worse_than_plain(seed: int, price: float) -> Non
 
 def test_bits_buy_error_and_are_not_spent_on_noise() -> None:
     sums, before = random_sums(3, 20), np.full((2, 3), 2, np.uint8)
-    paths = [blend.choose(sums, before, FIRST_TAPS, price)[0] for price in (0.0, 3.0, 1e9)]
+    wish = blend.wished(sums)
+    paths = [blend.choose(sums, wish, before, FIRST_TAPS, price)[0] for price in (0.0, 3.0, 1e9)]
     moves = [int((np.diff(path, axis=0, prepend=before[None]) != 0).sum()) for path in paths]
     assert moves[0] > moves[1] >= moves[2] == 0
 

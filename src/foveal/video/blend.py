@@ -20,7 +20,7 @@ from foveal.video import sidecode
 from foveal.video.moments import Moments, Shown
 from foveal.video.postfilter import PAIRS, Luma, grams
 from foveal.video.sidecode import BLOCK, STEP, WEIGHTS, Facts, Indices, SideReader, check_of
-from foveal.video.types import GROUP, IDENTITY, LUMA, Planes
+from foveal.video.types import AROUND, GROUP, IDENTITY, LUMA, Planes
 
 __all__ = ["Facts", "SideReader", "SideWriter", "choose", "measure"]
 
@@ -123,12 +123,14 @@ def normal_equations(sums: Sums, weights: Floats) -> list[tuple[Floats, Floats]]
 
 def _kept_sharp(a: Floats, b: Floats) -> Floats:
     """``b`` changed so that the taps of luma which are best for it do not smooth: least squares gives blur for noise, which
-    wins PSNR and looks worse. What they add has then no less of DETAIL_OF_PLAIN in it, summed over the samples, than what
-    the network adds; that is Lagrange's way to least squares under this one condition."""
+    wins PSNR and looks worse. What those of this frame add has then no less of DETAIL_OF_PLAIN in it, summed over the
+    samples, than what the network adds; that is Lagrange's way to least squares under this one condition. Other frames may
+    take noise away: they leave what is seen in all of them."""
     if len(b) != LUMA:
         return b
     against = DETAIL_OF_PLAIN @ a
-    size = float(against @ DETAIL_OF_PLAIN)
+    against[AROUND:] = 0
+    size = float(against @ taps_of.solved(a, against))
     along = float(against @ (taps_of.solved(a, b) - IDENTITY[:LUMA]))
     return b - min(along, 0.0) / size * against if size > 0 else b
 
@@ -190,14 +192,19 @@ def best(original: Planes, parts: Parts) -> tuple[NDArray[np.float32], NDArray[n
     return best_taps(sums, weights).astype(np.float32), weights[0].astype(np.float32)
 
 
-def choose(sums: Sums, before: Indices, taps: Sequence[int], price: float) -> tuple[Indices, list[int]]:
-    """Weights (frames, rows, columns) and taps of a group, given its sums (frames first), the weights ``before`` it, the
-    ``taps`` before it, and the error that a bit must save.
+def wished(sums: Sums) -> Floats:
+    """What each weight costs in a group (frames, rows, columns, 4), given its sums (frames first), with the taps that are
+    best for it when bits cost nothing."""
+    return cost_of(*errors(sums, best_taps(sums, _alternated(sums, cost_of))))
+
+
+def choose(sums: Sums, cost: Floats, before: Indices, taps: Sequence[int], price: float) -> tuple[Indices, list[int]]:
+    """Weights (frames, rows, columns) and taps of a group, given its sums and their ``wished`` cost, the weights ``before``
+    it, the ``taps`` before it, and the error that a bit must save.
 
     No plane of the group is worse than plain.
     """
-    weights = _alternated(sums, cost_of)
-    path = smoothest(cost_of(*errors(sums, best_taps(sums, weights))), before, price)
+    path = smoothest(cost, before, price)
     return path, told_taps(sums, WEIGHTS[path].astype(np.float64), taps, price)
 
 
@@ -254,8 +261,9 @@ class SideWriter:
         plain = float(sums.luma[..., -1].sum(dtype=np.float64) + sums.chroma[:, 0].sum())
         price = VALUE_OF_A_BIT * plain / len(sums.luma) / self._bits_per_frame
         limit = max(self._frames * BITS_PER_BLOCK * math.prod(self.facts.blocks), LEAST_BITS)
+        wish = wished(sums)
         for _ in range(TRIES):
-            path, taps = choose(sums, self._writer.weights, self._writer.taps, price)
+            path, taps = choose(sums, wish, self._writer.weights, self._writer.taps, price)
             cost = self._writer.cost(list(path), taps)
             if self._bits + cost <= limit:
                 break
