@@ -20,7 +20,7 @@ from foveal.video import sidecode
 from foveal.video.moments import Moments, Shown
 from foveal.video.postfilter import PAIRS, Luma, grams
 from foveal.video.sidecode import BLOCK, STEP, WEIGHTS, Facts, Indices, SideReader, check_of
-from foveal.video.types import AROUND, GROUP, IDENTITY, LUMA, Planes
+from foveal.video.types import GROUP, IDENTITY, LUMA, Planes
 
 __all__ = ["Facts", "SideReader", "SideWriter", "choose", "measure"]
 
@@ -123,14 +123,12 @@ def normal_equations(sums: Sums, weights: Floats) -> list[tuple[Floats, Floats]]
 
 def _kept_sharp(a: Floats, b: Floats) -> Floats:
     """``b`` changed so that the taps of luma which are best for it do not smooth: least squares gives blur for noise, which
-    wins PSNR and looks worse. What those of this frame add has then no less of DETAIL_OF_PLAIN in it, summed over the
-    samples, than what the network adds; that is Lagrange's way to least squares under this one condition. Other frames may
-    take noise away: they leave what is seen in all of them."""
+    wins PSNR and looks worse. What they add, other frames included, has then no less of DETAIL_OF_PLAIN in it, summed
+    over the samples, than what the network adds; that is Lagrange's way to least squares under this one condition."""
     if len(b) != LUMA:
         return b
     against = DETAIL_OF_PLAIN @ a
-    against[AROUND:] = 0
-    size = float(against @ taps_of.solved(a, against))
+    size = float(against @ DETAIL_OF_PLAIN)
     along = float(against @ (taps_of.solved(a, b) - IDENTITY[:LUMA]))
     return b - min(along, 0.0) / size * against if size > 0 else b
 
