@@ -40,8 +40,8 @@ class Parts(NamedTuple):
     def kept(self) -> Parts:
         return self
 
-    def amid(self, around: list[torch.Tensor | None]) -> Parts:
-        return self._replace(luma=self.luma._replace(shown=self.shown, around=around))
+    def amid(self, own: torch.Tensor, around: list[torch.Tensor | None]) -> Parts:
+        return self._replace(luma=self.luma._replace(shown=own, around=around))
 
 
 class Fake:
@@ -114,7 +114,7 @@ def test_sums_tell_the_error_of_any_taps(size: tuple[int, int]) -> None:
     around = [
         parts.shown + torch.from_numpy(rng.normal(0, 8, parts.y.shape)).float() if k != 2 else None for k in range(4)
     ]
-    parts = parts.amid(around)
+    parts = parts.amid(parts.shown, around)
     sums = blend.measure(original, parts)
     rows, columns = -(-size[1] // 64), -(-size[0] // 64)
     assert sums.luma.shape[:2] == (rows, columns)

@@ -26,7 +26,8 @@ class Still(NamedTuple):
     def kept(self) -> Still:
         return self
 
-    def amid(self, around: Sequence[Tensor | None]) -> Still:
+    def amid(self, own: Tensor, around: Sequence[Tensor | None]) -> Still:
+        assert int(own) == self.number
         return self._replace(around=around)
 
 

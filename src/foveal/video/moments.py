@@ -23,7 +23,7 @@ class Shown(Protocol):
     @property
     def shown(self) -> Tensor: ...
     def kept(self) -> Self: ...
-    def amid(self, around: Sequence[Tensor | None], /) -> Self: ...
+    def amid(self, own: Tensor, around: Sequence[Tensor | None], /) -> Self: ...
 
 
 P = TypeVar("P", bound=Shown)
@@ -60,4 +60,4 @@ class Moments(Generic[P, T]):
         number, parts, own = self._waiting.popleft()
         around = [self._shown.get(number + moment) for moment in MOMENTS]
         self._shown.pop(number - BEHIND, None)
-        return parts.amid(around), own
+        return parts.amid(self._shown[number], around), own

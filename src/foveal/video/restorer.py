@@ -42,7 +42,8 @@ class Parts(NamedTuple):
     """A frame before its parts are added, in units of its samples (0..255 or 0..1023), not rounded and not clipped.
 
     y (H, W), u and v (ceil(H/2), ceil(W/2)): plain upscaling. residual (6, ceil(H/2), ceil(W/2)): four sub-pixels of
-    luma, row by row, then U and V. All float32. ``coded``, ``mirrored``, ``around``, ``step``: see ``postfilter.Luma``.
+    luma, row by row, then U and V. All float32. ``coded``, ``mirrored``, ``step``, ``own`` (its ``shown``), ``around``: see
+    ``postfilter.Luma``.
     """
 
     y: Floats
@@ -52,14 +53,14 @@ class Parts(NamedTuple):
     coded: Floats
     mirrored: bool
     step: float = 1.0
+    own: Tensor | None = None
     around: Sequence[Tensor | None] = ()
 
     @property
     def luma(self) -> Luma:
         """What the filter's taps look at."""
-        shown = self.shown if self.around else None
         residual = whole(self.residual)
-        return Luma(torch.from_numpy(self.coded), residual, self.mirrored, shown, self.around, self.step)
+        return Luma(torch.from_numpy(self.coded), residual, self.mirrored, self.own, self.around, self.step)
 
     @property
     def shown(self) -> Tensor:
@@ -71,9 +72,9 @@ class Parts(NamedTuple):
         """These parts, to hold beyond the restorer's next frame."""
         return self._replace(residual=self.residual.copy())
 
-    def amid(self, around: Sequence[Tensor | None]) -> Parts:
-        """These parts with what is ``shown`` at MOMENTS, None where there is no frame."""
-        return self._replace(around=around)
+    def amid(self, own: Tensor, around: Sequence[Tensor | None]) -> Parts:
+        """These parts with what is ``shown`` here and at MOMENTS, None where there is no frame."""
+        return self._replace(own=own, around=around)
 
     def added(self, taps: Floats | None = None, blend: Floats | None = None) -> list[Tensor]:
         """What comes on top of the plain planes, six of (ceil(H/2), ceil(W/2)): the residual, filtered by ``taps`` (39,),
