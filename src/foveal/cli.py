@@ -235,7 +235,7 @@ def bench_video(
     codecs: Annotated[str, typer.Option(help="Encoders, with commas.")] = "x264,x265,svtav1",
     models: Annotated[str, typer.Option(help="Sizes of the restoring network, with commas.")] = "s",
     rates: Annotated[list[str], typer.Option(help="CRFs at full and half size: x264=37,40/28,31.")] = [],  # noqa: B006
-    parts: Annotated[str, typer.Option(help="Of rates,auto,x1,rival,speed.")] = "rates,auto,rival,speed",
+    parts: Annotated[str, typer.Option(help="Of rates,side,auto,x1,rival,speed.")] = "rates,auto,rival,speed",
     threads: opt.Threads = 1,
     resume: Annotated[bool, typer.Option("--resume/--afresh", help="Keep the lines OUT already has.")] = True,
 ) -> None:

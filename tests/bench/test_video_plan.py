@@ -45,5 +45,11 @@ def test_jobs_are_all_parts_of_all_clips() -> None:
     assert len({key for job in made for key in job.keys}) == sum(len(list(job.keys)) for job in made)
     assert {job.crf for job in made if job.start} == {30}
     assert [job.way for job in jobs(["a"], ["x264"], ["s"], rates, ["rival"])] == ["rival"]
+    alone = jobs(["a"], ["x264"], ["s", "m"], rates, ["side"])
+    assert [key for job in alone for key in job.keys] == [
+        ("a", "x264", variant, crf, "clip") for variant in ("S+side", "M+side") for crf in (20, 30, 40)
+    ]
+    assert all(job.encoding["scale"] == 2 and job.encoding["side_information"] for job in alone)
+    assert jobs(["a"], ["x264"], ["s"], rates, ["rates", "side"]) == jobs(["a"], ["x264"], ["s"], rates, ["rates"])
     with pytest.raises(InputError, match="no rates for codec 'vp9'"):
         jobs(["a"], ["vp9"], [], rates, ["rates"])

@@ -18,7 +18,7 @@ RATES: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "svtav1": ((47, 51, 55, 59, 63), (31, 37, 43, 49, 55)),
 }
 CODECS = tuple(RATES)
-PARTS = ("rates", "auto", "x1", "rival", "speed")
+PARTS = ("rates", "side", "auto", "x1", "rival", "speed")
 
 Rates = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
@@ -45,7 +45,8 @@ def parse_rates(words: Sequence[str]) -> Rates:
 class Job:
     """One file to code, and what is measured of it.
 
-    `way`: full, half, x1 (full size, restored), auto (scale decided by the encoder), rival (half, few frames).
+    `way`: full, half, side (half, with side information alone), x1 (full size, restored), auto (scale decided by the
+    encoder), rival (half, few frames).
     `model`: whose side information is made and who restores; "" for plain Lanczos. `start`: the first few frames are
     measured on their own too.
     """
@@ -63,7 +64,7 @@ class Job:
         name = self.model.upper()
         if self.way == "half" and name:
             return (name, f"{name}+side")
-        plain = {"full": ("full",), "half": ("lanczos",), "rival": ("realesr",)}
+        plain = {"full": ("full",), "half": ("lanczos",), "rival": ("realesr",), "side": (f"{name}+side",)}
         return plain.get(self.way) or {"x1": (f"x1-{name}", f"x1-{name}+side"), "auto": (f"auto-{name}",)}[self.way]
 
     @property
@@ -98,6 +99,8 @@ def _jobs(
         yield from (Job(clip, codec, crf, "full") for crf in full)
         for model in ("", *models):
             yield from (Job(clip, codec, crf, "half", model, "rival" in parts and crf == middle) for crf in half)
+    if "side" in parts and "rates" not in parts:
+        yield from (Job(clip, codec, crf, "side", model) for model in models for crf in half)
     for way in ("auto", "x1"):
         if way in parts:
             yield from (Job(clip, codec, crf, way, model) for model in models for crf in full)

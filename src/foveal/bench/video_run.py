@@ -75,6 +75,7 @@ def bench_video(
     `output` gets one JSON line per measurement, see video_results; with `resume` it keeps those it has. `report` is a
     folder for plots and a page. `frames`: so many from the middle of each clip. `clips`: beginnings of file names.
     `rates`: see video_plan.parse_rates. `parts` of PARTS: "rates" are full size, Lanczos and the models at half size,
+    "side" of that the models with side information alone (half the time),
     "auto" the scale that the encoder chooses, "x1" restoring at full size, "rival" realesr-animevideov3 on the first
     `rival_frames` frames at the middle CRF, "speed" frames per second and memory at 720p.
 
