@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,17 @@ def test_taps_are_what_the_page_says(scale: float, small: tuple[int, int], size:
             if other is not None
         )
         assert float(shown[y, x]) - parts.y[y, x] == pytest.approx(wanted, abs=0.01)
+
+
+@pytest.mark.parametrize(("bits", "limit"), [(8, 8), (10, 32)])
+def test_what_a_frame_sees_of_another_is_limited_in_its_own_units(bits: int, limit: int) -> None:
+    run = Restorer(None, 2, 96, 80, bits)
+    moments = Moments[room.Parts, None]()
+    pushed = [moments.push(run.parts(made.planes(seed, 48, 40, bits)), None) for seed in (0, 9)]
+    first = [*itertools.chain(*pushed), *moments.end()][0][0]
+    seen = first.luma.difference(1)
+    assert seen is not None and float(seen.max()) == limit and float(seen.min()) == -limit
+    assert first.luma.difference(0) is None
 
 
 def test_the_identity_changes_nothing() -> None:
