@@ -89,17 +89,21 @@ def filtered(luma: Luma, taps: Floats) -> Tensor:
     if bool(told[:DETAIL].any()):
         detail = _phases(_square(told[:DETAIL], 2 * REACH + 1), luma.mirrored, not luma.mirrored)
         out += F.conv2d(_padded(luma.coded, REACH), detail, stride=1 if luma.mirrored else 2)
-    for moment, tap in enumerate(told[AROUND:].tolist()[: len(MOMENTS)]):
-        if tap and (difference := luma.difference(moment)) is not None:
-            _add_cells(out[0], difference, tap)
+    if (others := _of_others(luma, told[AROUND:LUMA].tolist())) is not None:
+        for i in range(4):
+            cells = others[i // 2 :: 2, i % 2 :: 2]
+            out[0, i, : cells.shape[0], : cells.shape[1]] += cells
     return out[0]
 
 
-def _add_cells(out: Tensor, plane: Tensor, tap: float) -> None:
-    """Add ``tap`` x plane (H, W) to its four planes (4, ceil(H/2), ceil(W/2))."""
-    for i in range(4):
-        cells = plane[i // 2 :: 2, i % 2 :: 2]
-        out[i, : cells.shape[0], : cells.shape[1]].add_(cells, alpha=tap)
+def _of_others(luma: Luma, taps: list[float]) -> Tensor | None:
+    """What the taps on other frames add, (H, W); None for nothing."""
+    total = None
+    for moment, tap in enumerate(taps):
+        difference = luma.difference(moment) if tap else None
+        if difference is not None:
+            total = difference.mul_(tap) if total is None else total.add_(difference, alpha=tap)
+    return total
 
 
 def grams(luma: Luma, error: Floats) -> Floats:
