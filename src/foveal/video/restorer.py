@@ -59,8 +59,8 @@ class Parts(NamedTuple):
     @property
     def luma(self) -> Luma:
         """What the filter's taps look at."""
-        residual = whole(self.residual)
-        return Luma(torch.from_numpy(self.coded), residual, self.mirrored, self.own, self.around, self.step)
+        seen = Luma.of(self.coded, self.residual, self.mirrored)
+        return seen._replace(shown=self.own, around=self.around, step=self.step)
 
     @property
     def shown(self) -> Tensor:
