@@ -19,7 +19,7 @@ from foveal.errors import InputError
 from foveal.train import checkpoint, data, video_pairs
 from foveal.train.record import Log
 from foveal.train.video_evaluate import gains, table
-from foveal.train.video_losses import loss, plain, residual_of, restored, told
+from foveal.train.video_losses import loss, plain, residual_of, restored, told, worth
 from foveal.train.video_unfold import published, unfold
 from foveal.video.attention_sr import MODES, SIZES, AttentionSR, SRSize, network_input
 
@@ -172,7 +172,7 @@ def train(
                     group["lr"] = rate(done(), step, lr)
                 now = next(source)
                 shown = restored(network, now, told(now, UNKNOWN_SHARE), half_precision, residual)
-                value = loss(shown, now.target, done() >= structure_from)
+                value = loss(shown, now.target, done() >= structure_from, worth(now, mode))
                 torch.autograd.backward(value)
                 norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
                 if torch.isfinite(norm):

@@ -13,9 +13,10 @@ from foveal.video.attention_sr import ENLARGED, UNKNOWN, AttentionSR, add_residu
 from foveal.video.resize import resize_tensors
 
 Planes3 = tuple[Tensor, Tensor, Tensor]
-EPSILON = 0.03  # where the Charbonnier loss turns from squares to absolute values, of [0, 1]: most errors count squared
+EPSILON = 0.1  # where the Charbonnier loss turns from squares to absolute values, of [0, 1]: most errors count squared
 CHROMA = 0.25  # weight of U and V together, against luma
-STRUCTURE, GRADIENT = 0.02, 0.1  # weights of 1 - MS-SSIM and of the difference of gradients
+STRUCTURE, GRADIENT = 0.006, 0.1  # weights of 1 - MS-SSIM and of the difference of gradients
+TYPICAL, LEAST = 1.5e-3, 5e-4  # squared error of plain resampling that counts once, and what is added to every sample's
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363)  # of the scales of MS-SSIM (Wang 2003, without the fifth), renormalised
 
 
@@ -56,9 +57,18 @@ def told(batch: Batch, share: float) -> Tensor:
     return known + ENLARGED * ((batch.scale > 1) & (batch.scale < 2))
 
 
-def charbonnier(a: Tensor, b: Tensor) -> Tensor:
-    """Mean of sqrt((a - b)^2 + epsilon^2) - epsilon."""
-    return ((a - b).square() + EPSILON**2).sqrt().mean() - EPSILON
+def worth(batch: Batch, mode: str) -> Tensor:
+    """What a squared error counts in each sample, (B, 1, 1, 1): the less, the more of it plain resampling leaves there.
+
+    Gains are measured in decibels, the mean over pictures; unweighted, the worst pictures would rule.
+    """
+    left = (plain(batch.y, batch.u, batch.v, mode)[0] - batch.target[0]).square().mean((1, 2, 3), keepdim=True)
+    return TYPICAL / (left + LEAST)
+
+
+def charbonnier(a: Tensor, b: Tensor, worth: Tensor | float = 1.0) -> Tensor:
+    """Mean of sqrt(worth (a - b)^2 + epsilon^2) - epsilon."""
+    return ((a - b).square() * worth + EPSILON**2).sqrt().mean() - EPSILON
 
 
 def _ssim(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,14 +97,15 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     return (torch.stack(found).sum() / used).exp()
 
 
-def loss(shown: Planes3, target: Planes3, structure: bool) -> Tensor:
-    """Charbonnier, luma + CHROMA x chroma; with ``structure`` also MS-SSIM and gradients of luma.
+def loss(shown: Planes3, target: Planes3, structure: bool, worth: Tensor | float = 1.0) -> Tensor:
+    """Charbonnier, luma + CHROMA x chroma, of errors that count ``worth``; with ``structure`` also MS-SSIM and gradients
+    of luma.
 
     The borders of crops count: they teach the borders of frames.
     """
     (y, u, v), (ty, tu, tv) = shown, target
-    value = charbonnier(y, ty) + CHROMA * (charbonnier(u, tu) + charbonnier(v, tv)) / 2
+    value = charbonnier(y, ty, worth) + CHROMA * (charbonnier(u, tu, worth) + charbonnier(v, tv, worth)) / 2
     if structure:
-        slopes = charbonnier(y.diff(dim=-1), ty.diff(dim=-1)) + charbonnier(y.diff(dim=-2), ty.diff(dim=-2))
-        value = value + STRUCTURE * (1 - ms_ssim(y, ty)) + GRADIENT * slopes
+        across, down = (charbonnier(y.diff(dim=d), ty.diff(dim=d), worth) for d in (-1, -2))
+        value = value + STRUCTURE * (1 - ms_ssim(y, ty)) + GRADIENT * (across + down)
     return value
