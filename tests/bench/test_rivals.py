@@ -76,11 +76,13 @@ def test_foveal_at_an_effort_of_its_own(monkeypatch: pytest.MonkeyPatch, picture
         return b"file"
 
     monkeypatch.setattr(foveal, "compress", compress, raising=False)
-    for name, effort in (("foveal3", 3), ("foveal9", 9)):
+    for name, effort in (("foveal3", 3), ("foveal9", 9), ("foveal10", 10)):
         codec = build(Spec(name, effort=4))
         codec.compress(image, 60)
         assert (codec.name, f"effort {effort}" in codec.options) == (name, True)
-    assert seen == [3, 9]
+    assert seen == [3, 9, 10]
+    usual, sparse = (build(Spec(name)).settings for name in ("foveal9", "foveal10"))
+    assert sparse == usual[::2] and (sparse[0], sparse[-1]) == (usual[0], usual[-1])
     assert "foveal3" not in rivals.RIVALS
 
 
@@ -95,7 +97,7 @@ def test_foveal_tuned_is_another_measurement(monkeypatch: pytest.MonkeyPatch, pi
 def test_every_rival_is_named_in_the_table_of_the_docstring() -> None:
     assert rivals.__doc__ is not None
     assert all(f"| {name} " in rivals.__doc__ for name in ("foveal", "foveal1", *rivals.RIVALS))
-    models, efforts, tunes = ("", *(f"-{name}" for name in IDS)), ("", *range(1, 10)), ("", "-msssim")
+    models, efforts, tunes = ("", *(f"-{name}" for name in IDS)), ("", *range(1, 11)), ("", "-msssim")
     own = {f"foveal{model}{effort}{tune}" for model in models for effort in efforts for tune in tunes}
     assert own == set(rivals.BUILDERS) - set(rivals.RIVALS)
 

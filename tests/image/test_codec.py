@@ -235,7 +235,7 @@ def test_packets_do_not_depend_on_a_dropped_patchs_detail(photo):
     "options",
     [
         {"quality": -1}, {"quality": 101}, {"quality": float("nan")}, {"quality": "high"}, {"quality": None},
-        {"effort": 0}, {"effort": 10}, {"effort": 4.5}, {"packets": 0}, {"packets": 1.5}, {"packets": 65_536},
+        {"effort": 0}, {"effort": 11}, {"effort": 4.5}, {"packets": 0}, {"packets": 1.5}, {"packets": 65_536},
         {"target_bpp": 0}, {"target_bytes": -3}, {"target_psnr": "x"}, {"target_bpp": 1, "target_psnr": 30},
         {"keep": 0}, {"keep": 1.1}, {"keep": "most"}, {"keep": None}, {"threshold": -1}, {"threshold": "x"},
         {"alpha": 0.5}, {"alpha": "x"}, {"keep": 0.5, "alpha": 2}, {"mask": np.ones((10, 13)), "threshold": 1},

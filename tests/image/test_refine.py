@@ -1,4 +1,4 @@
-"""Efforts 6 to 9: latents and thumbnail refined against the decoder's pixels and the symbols behind them."""
+"""Efforts 6 to 10: latents and thumbnail refined against the decoder's pixels and the symbols behind them."""
 
 import numpy as np
 import pytest
@@ -34,8 +34,8 @@ def test_refinement_lowers_rate_plus_distortion(crop, quality):
 
 @pytest.mark.parametrize("model", ["s", "m"])
 def test_every_effort_is_worth_its_time(crop, model):
-    found = [cost(crop, quality=40, effort=e, model=model) for e in (4, 6, 8)]
-    assert found[0] > found[1] > found[2]
+    found = [cost(crop, quality=40, effort=e, model=model) for e in (4, 6, 8, 10)]
+    assert found == sorted(found, reverse=True) and len(set(found)) == 4
 
 
 @pytest.mark.parametrize("without", ["FOLLOWED", "STRIDE"])
@@ -87,11 +87,47 @@ def test_bands_leave_no_seam_in_the_targets(monkeypatch):
     def found():
         return network.targets(values, level, levels, dropped, shape, rgb, taps, worth)
 
-    whole, error = found()
+    whole, errors = found()
     monkeypatch.setattr(networks, "GRADIENT_BAND", 1)  # rows of one window
     banded, same = found()
-    assert same == pytest.approx(error, rel=1e-5)
+    assert same == pytest.approx(errors, rel=1e-3)
+    shown = networks.to_bytes(torch.cat([b.pixels for b in network.rendered(values, level, levels, dropped, shape)], 1))
+    plain = network.targets(values, level, levels, dropped, shape, rgb, None, np.ones(shape))[1]
+    missed = np.square(shown[: len(rgb)].astype(float) - rgb).mean(2)
+    assert plain.reshape(shape)[3, 5] == pytest.approx(missed[48:64, 80:96].sum(), rel=0.02)
+    assert plain.sum() == pytest.approx(missed.sum(), rel=0.02)
     assert (banded - whole).abs().max() < 1e-3 * (whole - values.double()).abs().max()
+
+
+def test_trials_keep_for_every_patch_what_costs_it_less(crop, monkeypatch):
+    """The better of both where two are known, and none of the trials where all cost more."""
+    torch.manual_seed(0)
+    costs = np.random.default_rng(0).random((2, 120))
+    one, other = (refine.Kept(a, cost, b, c) for cost, (a, b, c) in zip(costs, torch.rand(2, 3, 120, 5), strict=True))
+    both = one.or_better(other)
+    for number in range(120):
+        best = other if other.cost[number] < one.cost[number] else one
+        assert both.cost[number] == best.cost[number]
+        for found, wanted in ((both.tried, best.tried), (both.values, best.values), (both.wanted, best.wanted)):
+            assert (found[number] == wanted[number]).all()
+    encoder = Encoder(Network.load("s"), crop.copy(), np.ones((10, 12), np.uint8), 10, 1)
+    level = quantize.level_of(40)
+    base, latents = encoder.base(level, encoder.coefficients), encoder.latents(encoder.forced)
+    monkeypatch.setattr(refine, "NOISE", 1e3)
+    found = refine._tried_by_patch(encoder, level, latents, base, encoder.forced, 2)
+    assert (found == latents).all()
+
+
+def test_dropped_patches_and_the_thumbnail_are_not_tried(crop):
+    classes = np.ones((10, 12), np.uint8)
+    classes[:, 6:] = 0
+    encoder = Encoder(Network.load("s"), crop.copy(), classes, 10, 1)
+    level = quantize.level_of(40)
+    base, latents = encoder.base(level, encoder.coefficients), encoder.latents(classes)
+    found = refine._tried_by_patch(encoder, level, latents, base, classes, 4)
+    moved = (found != latents).numpy()
+    kept = (classes > 0).ravel()
+    assert moved[kept].any() and not moved[~kept].any() and not moved[:, :6].any()
 
 
 def test_refinement_leaves_dropped_patches_out(crop):

@@ -52,7 +52,7 @@ Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Files worked on 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 
 Quality = Annotated[float, typer.Option("-q", "--quality", min=0, max=100, help="0 smallest, 100 best.")]
-Effort = Annotated[int, typer.Option("--effort", min=1, max=9, help="1 fastest, 9 smallest files.")]
+Effort = Annotated[int, typer.Option("--effort", min=1, max=10, help="1 fastest, 10 smallest files.")]
 Tune = Annotated[str, typer.Option("--tune", metavar="psnr|msssim", help="What errors are judged by.")]
 Packets = Annotated[int, typer.Option("--packets", min=1, help="Packets, most important first.")]
 Mtu = Annotated[

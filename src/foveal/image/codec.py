@@ -58,7 +58,7 @@ def compress(
     quality 0..100; at most one of target_bpp, target_bytes (not exceeded when reachable) and target_psnr (RGB dB, reached
     when reachable) replaces it. keep 'auto' drops a patch when that lowers D + R/lambda; 'all', a share, threshold (mean
     gradient), alpha (the patent's ratio) or mask force the choice. effort 1..3 rounds plainly, 4..5 optimises rate and
-    distortion, 6..9 refines what is rounded as well. tune 'psnr' minimises the squared error, 'msssim' one that counts more
+    distortion, 6..10 refines what is rounded as well. tune 'psnr' minimises the squared error, 'msssim' one that counts more
     in a patch where little hides it. The tokens go into so many packets, or into as many as fit datagrams of mtu bytes each
     (see ``pack``). layers above 1 part every patch by frequency, so that the file's beginning shows all of the picture
     coarsely, and send the dropped patches too, last of all; each layer has so many packets.
@@ -195,7 +195,7 @@ def check_options(**options: Any) -> None:
     """InputError naming the value and the remedy for an option outside its range."""
     ranges = {
         "quality": (0, 100),
-        "effort": (1, 9),
+        "effort": (1, 10),
         "target_bpp": (1e-9, 1e9),
         "target_bytes": (1, 1 << 40),
         "target_psnr": (1e-9, 1000),

@@ -148,13 +148,13 @@ class Network:
         rgb: NDArray[np.uint8],
         taps: NDArray[np.int64] | None,
         worth: NDArray[np.float64],
-    ) -> tuple[Tensor, float]:
+    ) -> tuple[Tensor, NDArray[np.float64]]:
         """Where the latents decoded from ``values`` should rather be for the pixels, filtered by ``taps``, to come nearer to
         ``rgb`` (H, W, 3): one Newton step on the squared error, whose curvature is that of the orthonormal shortcut.
-        (T, D) fp64, and the error (summed over pixels, mean over colours) of the latents as they are."""
+        (T, D) fp64, and the errors (T,) of the patches (summed over pixels, mean over colours) as the latents are."""
         h, w = grid
         latents = self._dequantise(values, level, levels)
-        change, total = torch.zeros_like(latents), 0.0
+        change, found = torch.zeros_like(latents), np.zeros((h, w))
         for band in _bands(h, w, len(self._synthesis.blocks), GRADIENT_BAND):
             _, _, start, end = band
             edges = _edges(band, postfilter.REACH)
@@ -163,10 +163,10 @@ class Network:
                 free = latents.clone().requires_grad_(True)
                 pixels = self._render(free, levels, masked, w, band, edges)
                 weights = postfilter.spread_out(worth, PATCH * start, picture.shape[1:])
-                error, slope = postfilter.error_behind(pixels, taps, edges, picture, weights)
+                errors, slope = postfilter.error_behind(pixels, taps, edges, picture, weights)
                 change -= torch.autograd.grad(pixels, free, slope)[0]
-            total += error
-        return latents.double() + change.double() / 2 / torch.from_numpy(worth).reshape(-1, 1), total
+            found[start:end] = _per_patch(errors, end - start, w)
+        return latents.double() + change.double() / 2 / torch.from_numpy(worth).reshape(-1, 1), found.ravel()
 
     def _dequantise(self, values: Tensor, level: int, levels: Tensor) -> Tensor:
         """Values (T, D) -> latents (T, D) fp32"""
@@ -205,6 +205,13 @@ def _filled(module: Module, name: str, tensors: dict[str, Tensor]) -> Module:
     own = {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
     module.load_state_dict(own)
     return module.requires_grad_(False).eval()
+
+
+def _per_patch(errors: Tensor, rows: int, columns: int) -> NDArray[np.float64]:
+    """Errors of pixels (h, w), at most as many as ``rows`` x ``columns`` patches have -> their sums over each, fp64"""
+    h, w = errors.shape
+    padded = np.pad(errors.double().numpy(), ((0, PATCH * rows - h), (0, PATCH * columns - w)))
+    return np.asarray(padded.reshape(rows, PATCH, columns, PATCH).sum((1, 3)))
 
 
 def _edges(band: tuple[int, int, int, int], margin: int) -> tuple[int, int]:

@@ -142,15 +142,15 @@ def filtered(pixels: Tensor, taps: Taps, edges: tuple[int, int] = (0, 0)) -> Ten
 
 def error_behind(
     pixels: Tensor, taps: Taps | None, edges: tuple[int, int], original: Tensor, worth: Tensor
-) -> tuple[float, Tensor]:
-    """Squared error of ``pixels``, clamped and filtered, against ``original`` (3, h, w), summed over those that are in the
-    picture with the weights ``worth`` (h, w), mean over colours; and its gradient by ``pixels`` (3, H, W). Part by part, so
-    that no graph of a whole picture is kept."""
+) -> tuple[Tensor, Tensor]:
+    """Squared errors (h, w) of ``pixels``, clamped and filtered, against ``original`` (3, h, w), those that are in the
+    picture, times the weights ``worth`` (h, w), mean over colours; and the gradient of their sum by ``pixels`` (3, H, W).
+    Part by part, so that no graph of a whole picture is kept."""
     what, (_, h, w) = _Filter(np.zeros(COUNT, np.int64) if taps is None else taps), original.shape
     with torch.enable_grad():
         leaf = pixels.detach().requires_grad_(True)
         padded, start = _padded(leaf.clamp(0, 255) if taps is not None else leaf, edges)
-        into, total = torch.zeros_like(padded), 0.0
+        into, errors = torch.zeros_like(padded), torch.zeros(h, w)
         step = max(1, AT_ONCE // pixels.shape[2])
         for first in range(0, h, step):
             last = min(first + step, h)
@@ -158,11 +158,10 @@ def error_behind(
             part = padded[:, rows].detach().requires_grad_(True)
             middle = part[:, REACH:-REACH, REACH:-REACH]
             shown = middle if taps is None else middle + what.change(part)
-            missed = (shown[..., :w] - original[:, first:last]).square() * worth[first:last]
-            error = missed.sum() / 3
-            into[:, rows] += torch.autograd.grad(error, part)[0]
-            total += float(error.detach())
-        return total, torch.autograd.grad(padded, leaf, into)[0]
+            missed = ((shown[..., :w] - original[:, first:last]).square() * worth[first:last]).mean(0)
+            into[:, rows] += torch.autograd.grad(missed.sum(), part)[0]
+            errors[first:last] = missed.detach()
+        return errors, torch.autograd.grad(padded, leaf, into)[0]
 
 
 class Fit:

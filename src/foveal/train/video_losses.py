@@ -16,7 +16,7 @@ Planes3 = tuple[Tensor, Tensor, Tensor]
 EPSILON = 0.1  # where the Charbonnier loss turns from squares to absolute values, of [0, 1]: most errors count squared
 CHROMA = 0.25  # weight of U and V together, against luma
 STRUCTURE, GRADIENT = 0.006, 0.1  # weights of 1 - MS-SSIM and of the difference of gradients
-TYPICAL, LEAST = 1.5e-3, 5e-4  # squared error of plain resampling that counts once, and what is added to every sample's
+TYPICAL, LEAST = 3e-3, 2e-3  # squared error of plain resampling that counts once, and what is added to every sample's
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363)  # of the scales of MS-SSIM (Wang 2003, without the fifth), renormalised
 
 
