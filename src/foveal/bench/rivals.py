@@ -96,7 +96,7 @@ def _foveal(spec: Spec) -> Codec:
     in_words = ", ".join(f"{name} {value}" for name, value in options.items())
     grid: tuple[float, ...] = (0, 12, 25, 37, 50, 62, 75, 87, 100)
     if spec.effort == SLOWEST:
-        grid = grid[::2]  # which takes long, and BD-rate moves by less than 0.1 % (docs/results.md)
+        grid = grid[::2]  # takes long, and BD-rate moves by no more than 0.2 %
     return Codec(spec.name, ".fov", in_words, "quality", grid, _foveal_version(spec.model), compress, decompress)
 
 
