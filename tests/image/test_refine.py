@@ -114,7 +114,7 @@ def test_trials_keep_for_every_patch_what_costs_it_less(crop, monkeypatch):
     level = quantize.level_of(40)
     base, latents = encoder.base(level, encoder.coefficients), encoder.latents(encoder.forced)
     monkeypatch.setattr(refine, "NOISE", 1e3)
-    found = refine._tried_by_patch(encoder, level, latents, base, encoder.forced, 2)
+    found = refine._Search(encoder, level, encoder.forced).trials(latents, base, 2)
     assert (found == latents).all()
 
 
@@ -124,7 +124,7 @@ def test_dropped_patches_and_the_thumbnail_are_not_tried(crop):
     encoder = Encoder(Network.load("s"), crop.copy(), classes, 10, 1)
     level = quantize.level_of(40)
     base, latents = encoder.base(level, encoder.coefficients), encoder.latents(classes)
-    found = refine._tried_by_patch(encoder, level, latents, base, classes, 4)
+    found = refine._Search(encoder, level, classes).trials(latents, base, 4)
     moved = (found != latents).numpy()
     kept = (classes > 0).ravel()
     assert moved[kept].any() and not moved[~kept].any() and not moved[:, :6].any()

@@ -66,88 +66,108 @@ class Kept(NamedTuple):
         return Kept(tried, np.where(better, other.cost, self.cost), values, wanted)
 
 
-def _coded(
-    encoder: Encoder, level: int, wanted: Tensor, shifted: Tensor, classes: NDArray[np.uint8], base: Base
-) -> Round:
-    """All tokens coded as ``wanted`` (T, D), thumbnail included, of which ``shifted`` (T, D) steps are for later symbols."""
-    network, flat, levels = encoder.network, classes.ravel(), quantize.class_levels(level)
-    which, every = torch.from_numpy(flat.astype(np.int64)), torch.arange(flat.size)
-    bits = np.zeros(flat.size)
-    values, slopes = torch.zeros(wanted.shape, dtype=network.prior.dtype), torch.zeros_like(wanted)
-    price = encoder.prices(level, which, every)
-    for part in parts(every.numpy()):
-        coded, values[part] = encoder.slices(level, wanted, classes, base, part)
-        sent, moved = (flat[part] > 0)[:, None], shifted[part].numpy()
-        bits[part] = sum((network.tables.cost(s, i) * sent).sum(1) for s, i, _ in coded)
-        cuts = pairwise(network.prior.cuts)
-        true = [(s, i, r - moved[:, a:b]) for (s, i, r), (a, b) in zip(coded, cuts, strict=True)]
-        slopes[part, BASE:], of_thumbnail = foresight.slopes(
-            network, base.values, base.features, encoder.index, levels, which[part], every[part], true, price[part]
+class _Search:
+    """A picture whose patches have ``classes``, at a level, and what codings of it cost."""
+
+    def __init__(self, encoder: Encoder, level: int, classes: NDArray[np.uint8]) -> None:
+        self.encoder, self.network, self.level, self.classes = encoder, encoder.network, level, classes
+        self.which = torch.from_numpy(classes.ravel().astype(np.int64))
+        self.levels, self.dropped = torch.tensor(quantize.class_levels(level))[self.which], self.which == 0
+        self.step, self.weight = self.network.steps_of(level, self.levels), quantize.rate_weight(level)
+
+    def coded(self, wanted: Tensor, shifted: Tensor, base: Base) -> Round:
+        """All tokens coded as ``wanted`` (T, D), thumbnail included, of which ``shifted`` (T, D) steps are for later
+        symbols."""
+        encoder, network, flat = self.encoder, self.network, self.classes.ravel()
+        levels = quantize.class_levels(self.level)
+        every, bits = torch.arange(flat.size), np.zeros(flat.size)
+        values, slopes = torch.zeros(wanted.shape, dtype=network.prior.dtype), torch.zeros_like(wanted)
+        price = encoder.prices(self.level, self.which, every)
+        for part in parts(every.numpy()):
+            coded, values[part] = encoder.slices(self.level, wanted, self.classes, base, part)
+            sent, moved = (flat[part] > 0)[:, None], shifted[part].numpy()
+            bits[part] = sum((network.tables.cost(s, i) * sent).sum(1) for s, i, _ in coded)
+            cuts = pairwise(network.prior.cuts)
+            true = [(s, i, r - moved[:, a:b]) for (s, i, r), (a, b) in zip(coded, cuts, strict=True)]
+            slopes[part, BASE:], of_thumbnail = foresight.slopes(
+                network,
+                base.values,
+                base.features,
+                encoder.index,
+                levels,
+                self.which[part],
+                every[part],
+                true,
+                price[part],
+            )
+            slopes[:, :BASE] += of_thumbnail
+        return Round(values, bits, (-slopes / (2 * torch.from_numpy(price))).clamp(-FURTHEST, FURTHEST))
+
+    def filter(self, now: Round | Kept) -> NDArray[np.int64] | None:
+        """Taps of the filter for what was decoded."""
+        return self.encoder.fit(self.level, self.classes, now.values, self.dropped.numpy())
+
+    def judged(self, now: Round, taps: NDArray[np.int64] | None) -> tuple[Tensor, Floats]:
+        """Where the decoded latents should rather be for the pixels behind the filter, (T, D), and what the tokens cost as
+        they are, thumbnail left out, (T,): bits + lambda x error."""
+        encoder = self.encoder
+        target, errors = self.network.targets(
+            now.values, self.level, self.levels, self.dropped, encoder.grid, encoder.rgb, taps, encoder.worth
         )
-        slopes[:, :BASE] += of_thumbnail
-    return Round(values, bits, (-slopes / (2 * torch.from_numpy(price))).clamp(-FURTHEST, FURTHEST))
+        return target, now.bits + self.weight * errors
+
+    def rounds(self, latents: Tensor, base: Base, count: int) -> tuple[Tensor, Base]:
+        """Latents and thumbnail, of all rounds those with the least true D + R/lambda. At a fixed point, rounding has
+        minimised rate plus pixel error to first order."""
+        cost_of = self.network.tables.cost
+        free = ~self.dropped[:, None] | (torch.arange(latents.shape[1]) < BASE)
+        aim = torch.cat([self.encoder.coefficients[:, :BASE], latents[:, BASE:]], 1)
+        tried, shift, taps = aim, torch.zeros_like(aim), None
+        best, least = (latents, base), np.inf
+        for number in range(count + 1):
+            if number:
+                tried = aim + self.step * shift
+                base = self.encoder.base(self.level, tried)
+            now = self.coded(tried, shift, base)
+            if number % REFIT == 0:
+                taps = self.filter(now)
+            target, costs = self.judged(now, taps)
+            cost = sum(float(cost_of(s, i).sum()) for s, i in (base.hyper, *base.passes)) + float(costs.sum())
+            if cost < least:
+                best, least = (tried, base), cost
+            aim = torch.where(free, aim + STRIDE * (target - aim), aim)
+            shift = shift + (FOLLOWED if number else 1.0) * (now.asked * free - shift)
+        return best
+
+    def trials(self, latents: Tensor, base: Base, count: int) -> Tensor:
+        """Latents (T, D) of which each token's is the best of so many trials, the thumbnail and the other tokens being as
+        they are; what a trial does to the neighbours' pixels is seen when all are judged anew."""
+        unmoved, random = torch.zeros_like(latents), torch.Generator().manual_seed(0)
+        free = ~self.dropped[:, None] & (torch.arange(latents.shape[1]) >= BASE)
+
+        def known(tried: Tensor, now: Round) -> Kept:
+            target, costs = self.judged(now, taps)
+            return Kept(tried, costs, now.values, target + self.step * now.asked)
+
+        now = self.coded(latents, unmoved, base)
+        taps = self.filter(now)
+        kept = known(latents, now)
+        for number in range(count):
+            if number and number % AFRESH == 0:
+                taps = self.filter(kept)
+                kept = known(kept.tried, self.coded(kept.tried, unmoved, base))
+            part = torch.rand(len(latents), 1, generator=random, dtype=latents.dtype)
+            noise = NOISE * torch.randn(latents.shape, generator=random, dtype=latents.dtype)
+            way = TRIED[0] + (TRIED[1] - TRIED[0]) * part
+            trial = torch.where(free, kept.tried + way * (kept.wanted - kept.tried) + self.step * noise, kept.tried)
+            kept = kept.or_better(known(trial, self.coded(trial, unmoved, base)))
+        return kept.tried
 
 
 def refined(
     encoder: Encoder, level: int, latents: Tensor, classes: NDArray[np.uint8], base: Base
 ) -> tuple[Tensor, Base]:
-    """Latents and thumbnail, of all rounds those with the least true D + R/lambda. At a fixed point, rounding has minimised
-    rate plus pixel error to first order. Trials follow if the effort has any."""
-    network, weight = encoder.network, quantize.rate_weight(level)
-    which = torch.from_numpy(classes.ravel().astype(np.int64))
-    levels, dropped = torch.tensor(quantize.class_levels(level))[which], which == 0
-    step = network.steps_of(level, levels)
-    free = ~dropped[:, None] | (torch.arange(latents.shape[1]) < BASE)
-    aim = torch.cat([encoder.coefficients[:, :BASE], latents[:, BASE:]], 1)
-    tried, shift, taps = aim, torch.zeros_like(aim), None
-    best, least = (latents, base), np.inf
-    for number in range(ROUNDS[encoder.effort] + 1):
-        if number:
-            tried = aim + step * shift
-            base = encoder.base(level, tried)
-        now = _coded(encoder, level, tried, shift, classes, base)
-        if number % REFIT == 0:
-            taps = encoder.fit(level, classes, now.values, dropped.numpy())
-        target, errors = network.targets(
-            now.values, level, levels, dropped, encoder.grid, encoder.rgb, taps, encoder.worth
-        )
-        of_base = sum(float(network.tables.cost(s, i).sum()) for s, i in (base.hyper, *base.passes))
-        cost = of_base + float((now.bits + weight * errors).sum())
-        if cost < least:
-            best, least = (tried, base), cost
-        aim = torch.where(free, aim + STRIDE * (target - aim), aim)
-        shift = shift + (FOLLOWED if number else 1.0) * (now.asked * free - shift)
-    if encoder.effort in TRIALS:
-        return _tried_by_patch(encoder, level, *best, classes, TRIALS[encoder.effort]), best[1]
-    return best
-
-
-def _tried_by_patch(
-    encoder: Encoder, level: int, latents: Tensor, base: Base, classes: NDArray[np.uint8], trials: int
-) -> Tensor:
-    """Latents (T, D) of which each token's is the best of so many trials, the thumbnail and the other tokens being as they
-    are; what a trial does to the neighbours' pixels is seen when all are judged anew."""
-    network, weight = encoder.network, quantize.rate_weight(level)
-    which = torch.from_numpy(classes.ravel().astype(np.int64))
-    levels, dropped = torch.tensor(quantize.class_levels(level))[which], which == 0
-    step, unmoved, random = network.steps_of(level, levels), torch.zeros_like(latents), torch.Generator().manual_seed(0)
-    free = ~dropped[:, None] & (torch.arange(latents.shape[1]) >= BASE)
-
-    def judged(tried: Tensor) -> Kept:
-        now = _coded(encoder, level, tried, unmoved, classes, base)
-        target, errors = network.targets(
-            now.values, level, levels, dropped, encoder.grid, encoder.rgb, taps, encoder.worth
-        )
-        return Kept(tried, now.bits + weight * errors, now.values, target + step * now.asked)
-
-    taps = encoder.fit(level, classes, _coded(encoder, level, latents, unmoved, classes, base).values, dropped.numpy())
-    kept = judged(latents)
-    for number in range(trials):
-        if number and number % AFRESH == 0:
-            taps = encoder.fit(level, classes, kept.values, dropped.numpy())
-            kept = judged(kept.tried)
-        way = torch.rand(len(latents), 1, generator=random, dtype=latents.dtype) * (TRIED[1] - TRIED[0]) + TRIED[0]
-        noise = NOISE * torch.randn(latents.shape, generator=random, dtype=latents.dtype)
-        trial = kept.tried + way * (kept.wanted - kept.tried) + step * noise
-        kept = kept.or_better(judged(torch.where(free, trial, kept.tried)))
-    return kept.tried
+    """Latents (T, D) and thumbnail after the rounds, and trials if there are any, of the encoder's effort."""
+    search = _Search(encoder, level, classes)
+    latents, base = search.rounds(latents, base, ROUNDS[encoder.effort])
+    return (search.trials(latents, base, TRIALS[encoder.effort]) if encoder.effort in TRIALS else latents), base
