@@ -96,6 +96,7 @@ def test_the_error_behind_the_filter_and_its_gradient(
     slope = torch.autograd.grad(wanted, pixels)[0]
     monkeypatch.setattr(postfilter, "AT_ONCE", 48 * 7)
     errors, found = postfilter.error_behind(pixels.detach(), taps, edges, original, worth)
+    assert float(errors.double().sum()) == pytest.approx(float(wanted.detach()), rel=1e-5)
     every = ((whole[:, :height, :45] - original).square() * worth).mean(0).detach()
     assert torch.allclose(errors, every, rtol=1e-4, atol=1e-3)
     assert torch.allclose(found, slope, rtol=1e-4, atol=1e-2)

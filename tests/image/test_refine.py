@@ -90,6 +90,7 @@ def test_bands_leave_no_seam_in_the_targets(monkeypatch):
     whole, errors = found()
     monkeypatch.setattr(networks, "GRADIENT_BAND", 1)  # rows of one window
     banded, same = found()
+    assert same.sum() == pytest.approx(errors.sum(), rel=1e-5)
     assert same == pytest.approx(errors, rel=1e-3)
     shown = networks.to_bytes(torch.cat([b.pixels for b in network.rendered(values, level, levels, dropped, shape)], 1))
     plain = network.targets(values, level, levels, dropped, shape, rgb, None, np.ones(shape))[1]

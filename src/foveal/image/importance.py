@@ -32,13 +32,15 @@ def gradient(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(np.hypot(dx, dy) / 8, np.float32)
 
 
+def patch_sums(values: NDArray[np.float32]) -> Floats:
+    """Sum over each patch's own pixels: (H, W) -> (h, w) fp64."""
+    rows, cols = (np.arange(0, size, PATCH) for size in values.shape)
+    return np.asarray(np.add.reduceat(np.add.reduceat(values.astype(np.float64), rows, 0), cols, 1))
+
+
 def patch_means(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean over each patch's own pixels: (H, W) -> (h, w) float32."""
-    height, width = values.shape
-    rows, cols = np.arange(0, height, PATCH), np.arange(0, width, PATCH)
-    sums = np.add.reduceat(np.add.reduceat(values.astype(np.float64), rows, 0), cols, 1)
-    counts = np.minimum(PATCH, height - rows)[:, None] * np.minimum(PATCH, width - cols)[None]
-    return np.asarray(sums / counts, np.float32)
+    return np.asarray(patch_sums(values) / patch_sums(np.ones_like(values)), np.float32)
 
 
 def ratio(patches: int, dropped: int) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from foveal import registry
 from foveal.image import postfilter
+from foveal.image.importance import patch_sums
 from foveal.image.prior import VALUE_UNIT, IntegerPrior
 from foveal.image.quantize import steps
 from foveal.image.rangecoder import Tables
@@ -165,7 +166,7 @@ class Network:
                 weights = postfilter.spread_out(worth, PATCH * start, picture.shape[1:])
                 errors, slope = postfilter.error_behind(pixels, taps, edges, picture, weights)
                 change -= torch.autograd.grad(pixels, free, slope)[0]
-            found[start:end] = _per_patch(errors, end - start, w)
+            found[start:end] = patch_sums(errors.numpy())
         return latents.double() + change.double() / 2 / torch.from_numpy(worth).reshape(-1, 1), found.ravel()
 
     def _dequantise(self, values: Tensor, level: int, levels: Tensor) -> Tensor:
@@ -205,13 +206,6 @@ def _filled(module: Module, name: str, tensors: dict[str, Tensor]) -> Module:
     own = {k.removeprefix(name + "."): v for k, v in tensors.items() if k.startswith(name + ".")}
     module.load_state_dict(own)
     return module.requires_grad_(False).eval()
-
-
-def _per_patch(errors: Tensor, rows: int, columns: int) -> NDArray[np.float64]:
-    """Errors of pixels (h, w), at most as many as ``rows`` x ``columns`` patches have -> their sums over each, fp64"""
-    h, w = errors.shape
-    padded = np.pad(errors.double().numpy(), ((0, PATCH * rows - h), (0, PATCH * columns - w)))
-    return np.asarray(padded.reshape(rows, PATCH, columns, PATCH).sum((1, 3)))
 
 
 def _edges(band: tuple[int, int, int, int], margin: int) -> tuple[int, int]:
