@@ -321,6 +321,7 @@ def train_video(
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
     crop: Annotated[int, typer.Option(min=16, help="Side of a crop, half-size pixels.")] = 64,
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
     log: Annotated[Path | None, typer.Option(help="JSON lines of the progress.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of crops and weights.")] = 0,
@@ -334,8 +335,8 @@ def train_video(
     from foveal.train.video_loop import train
 
     train(data, output, pool=pool, clips=clips, hold_out=hold_out, pairs=pairs, size=size, mode=mode, weights=weights,
-          minutes=minutes, steps=steps, batch=batch, crop=crop, lr=lr, threads=threads, log=log, seed=seed,
-          compiled=compiled, structure_from=structure_from)  # fmt: skip
+          minutes=minutes, steps=steps, batch=batch, crop=crop, lr=lr, device=device, threads=threads, log=log,
+          seed=seed, compiled=compiled, structure_from=structure_from)  # fmt: skip
 
 
 @train_app.command("export-video")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from foveal.errors import InputError
-from foveal.train.parallel import CLIP, Gradients, Group, joined
+from foveal.train.parallel import CLIP, Gradients, Group, device_of, joined
 
 PROGRAM = """
 import sys, time
@@ -128,3 +128,23 @@ def test_gradients_are_views_and_are_clipped():
     assert gradients.flat.norm().item() == pytest.approx(0.1 * 2**0.5)  # a short one stays as it is
     gradients.clear()
     assert not model[2].weight.grad.any()
+
+
+def test_a_gradient_lies_in_memory_as_its_parameter_does() -> None:
+    conv = torch.nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+    gradients = Gradients(conv, 0.5)
+    x = torch.rand(2, 3, 9, 9)
+    torch.autograd.backward(conv(x).sum())
+    assert conv.weight.grad is not None and conv.weight.grad.stride() == conv.weight.stride() != (27, 9, 3, 1)
+    wanted = torch.autograd.grad(conv(x).sum(), conv.weight)[0]
+    torch.testing.assert_close(conv.weight.grad, wanted)
+    assert gradients.settle(Group(torch.device("cpu"))) > 0.5
+    assert gradients.flat.norm().item() == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda", "cpu:x"])
+def test_a_device_that_is_not_there_is_an_error_that_names_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=name):
+        device_of(name)
+    assert device_of("auto") == device_of("cpu") == torch.device("cpu")

@@ -5,11 +5,13 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -38,6 +40,12 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield path.name, path.read_bytes()
 
 
+def _decoded(data: bytes, least: int) -> NDArray[np.uint8] | None:
+    """(H, W, 3) uint8; None if a side is below ``least``."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.array(image.convert("RGB")) if min(image.size) >= least else None
+
+
 def load(folder: Path, crop: int, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
     """Pictures (shards as .tar, or plain files) at least ``crop`` wide and high, as (3, H, W) uint8 tensors.
 
@@ -49,11 +57,13 @@ def load(folder: Path, crop: int, device: torch.device) -> tuple[list[Tensor], l
     sources = _sources(folder)
     train: list[Tensor] = []
     held: list[Tensor] = []
-    for name, data in _files(folder):
-        with Image.open(io.BytesIO(data)) as image:
-            if min(image.size) < crop:
-                continue
-            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous().to(device)
+    files = list(_files(folder))
+    with ThreadPoolExecutor() as threads:  # decoders let go of the interpreter
+        decoded = threads.map(lambda f: _decoded(f[1], crop), files)
+    for (name, _), found in zip(files, decoded, strict=True):
+        if found is None:
+            continue
+        pixels = torch.from_numpy(found).to(device).permute(2, 0, 1).contiguous()
         digest = hashlib.sha256(sources.get(name, name).encode()).digest()
         (held if digest[0] % 12 == 0 else train).append(pixels)
     if not train:

@@ -19,35 +19,40 @@ def large(pictures: list[Tensor]) -> list[Tensor]:
     return [p for p in pictures if min(p.shape[1:]) >= SIDE]
 
 
-def _centre(image: Tensor) -> Tensor:
-    y, x = (image.shape[1] - SIDE) // 2, (image.shape[2] - SIDE) // 2
-    return image[None, :, y : y + SIDE, x : x + SIDE].float()
+def _centres(pictures: list[Tensor]) -> Tensor:
+    """(B, 3, SIDE, SIDE) float: the middles of the pictures"""
+    corners = [((p.shape[1] - SIDE) // 2, (p.shape[2] - SIDE) // 2) for p in pictures]
+    cut = [p[:, y : y + SIDE, x : x + SIDE] for p, (y, x) in zip(pictures, corners, strict=True)]
+    return torch.stack(cut).float()
 
 
 @torch.no_grad()
-def _coded(model: ImageModel, image: Tensor, level: float, fake: bool) -> tuple[dict[str, Tensor], Tensor]:
+def _coded(model: ImageModel, images: Tensor, level: float, fake: bool) -> tuple[Tensor, Tensor]:
+    """Bits per pixel (B,), and what is shown (B, 3, SIDE, SIDE)"""
     device = model.ln_step.device
     index = BaseIndex(SIDE // PATCH, SIDE // PATCH, device)
-    whole = torch.ones(1, SIDE // PATCH, SIDE // PATCH, dtype=torch.bool, device=device)
-    batch = Batch(_centre(image), torch.tensor([level], device=device), whole, whole, whole * 0.0, whole[:, 0, 0])
-    out = model(batch, index, noise=False, fake=fake)
-    return out, out["image"].clamp(0, 255).round()
+    whole = torch.ones(len(images), SIDE // PATCH, SIDE // PATCH, dtype=torch.bool, device=device)
+    levels = torch.full((len(images),), level, device=device)
+    out = model(Batch(images, levels, whole, whole, whole * 0.0, whole[:, 0, 0]), index, noise=False, fake=fake)
+    return out["bpp"], out["image"].clamp(0, 255).round()
 
 
 def evaluate(model: ImageModel, held: list[Tensor], fake: bool) -> list[tuple[float, float]]:
     """Mean (bits per pixel, PSNR dB) over centre crops of the held-out pictures at five levels, hard rounding."""
-    points = []
+    chosen = large(held)[:PICTURES]
+    if not chosen:
+        return [(0.0, 0.0)] * len(LEVELS)
+    images, points = _centres(chosen), []
     for level in LEVELS:
-        rows = []
-        for image in large(held)[:PICTURES]:
-            out, shown = _coded(model, image, level, fake)
-            rows.append((out["bpp"].item(), psnr_db((shown - _centre(image)).square().mean()).item()))
-        points.append((sum(r[0] for r in rows) / max(len(rows), 1), sum(r[1] for r in rows) / max(len(rows), 1)))
+        bpp, shown = _coded(model, images, level, fake)
+        quality = psnr_db((shown - images).square().mean((1, 2, 3)))
+        points.append((bpp.mean().item(), quality.mean().item()))
     return points
 
 
 def preview_picture(model: ImageModel, image: Tensor, path: Path) -> None:
     """A PNG: the centre of ``image``, then decoded at a low, a middle and a high level."""
-    shown = [_centre(image)] + [_coded(model, image, level, False)[1] for level in LEVELS[::2]]
+    images = _centres([image])
+    shown = [images] + [_coded(model, images, level, False)[1] for level in LEVELS[::2]]
     strip = torch.cat(shown, 3)[0].permute(1, 2, 0).to(torch.uint8).cpu().numpy()
     Image.fromarray(strip).save(path)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from foveal.errors import FovealError, InputError
 
-CLIP = 1.0  # longest gradient
+CLIP = 1.0  # longest gradient of the image model
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,26 @@ class Group:
             )
 
 
+def device_of(name: str) -> torch.device:
+    """The device of a name (auto, cpu, cuda or cuda:N), made the current one. Raises InputError if this torch lacks it."""
+    if name != "cpu" and not name.startswith("cuda") and name != "auto":
+        raise InputError(f"--device {name}: not one of auto, cpu, cuda, cuda:N")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError(f"--device {name}: this torch sees no CUDA device; use cpu or auto")
+    where = torch.device(name if ":" in name else "cuda:0")
+    torch.cuda.set_device(where)
+    return where
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Group]:
     """The group that the environment names, on ``device`` (auto, cpu, cuda or cuda:N); left at the end."""
     rank, local, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)))
-    cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
-    if cuda and not torch.cuda.is_available():
-        raise InputError(f"--device {device}: this torch sees no CUDA device; use cpu or auto")
-    if not cuda:
-        where = torch.device("cpu")
-    else:
-        where = torch.device("cuda", local) if world > 1 or ":" not in device else torch.device(device)
-        torch.cuda.set_device(where)
+    where = device_of(f"cuda:{local}" if world > 1 and device_of(device).type == "cuda" else device)
     if world > 1:
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     try:
         yield Group(where, rank, world)
     finally:
@@ -87,19 +93,22 @@ def joined(device: str) -> Iterator[Group]:
 class Gradients:
     """The gradients of a model's trainable parameters, as views of one flat tensor."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, longest: float = CLIP) -> None:
+        self.longest = longest
         for parameter in model.parameters():
             parameter.grad = None
         mine = [p for p in model.parameters() if p.requires_grad]
         self.flat = torch.zeros(sum(p.numel() for p in mine), device=mine[0].device)
         for parameter, part in zip(mine, torch.split(self.flat, [p.numel() for p in mine]), strict=True):
-            parameter.grad = part.view_as(parameter)
+            parameter.grad = part.as_strided(parameter.shape, parameter.stride())  # as the parameter lies in memory
 
     def settle(self, group: Group) -> Tensor:
         """Average over the processes and clip. Returns the norm before clipping; where it is not finite the gradient
         becomes zero. Nothing waits for the device."""
         norm: Tensor = torch.linalg.vector_norm(group.average(self.flat))
-        self.flat.nan_to_num_(0, 0, 0).mul_(torch.where(norm.isfinite(), (CLIP / (norm + 1e-6)).clamp(max=1.0), 0.0))
+        self.flat.nan_to_num_(0, 0, 0).mul_(
+            torch.where(norm.isfinite(), (self.longest / (norm + 1e-6)).clamp(max=1.0), 0.0)
+        )
         return norm
 
     def clear(self) -> None:

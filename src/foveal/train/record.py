@@ -79,5 +79,5 @@ class Meter:
         self.skipped += steps - round(good)
         seconds, self.since = (time.monotonic() - self.since) / steps, time.monotonic()
         self.sums = []
-        means = {k: round(s / max(good, 1), 4) for k, s in zip(self.names, sums, strict=True)}
+        means = {k: float(f"{s / max(good, 1):.5g}") for k, s in zip(self.names, sums, strict=True)}
         return {"skipped": self.skipped, **means}, seconds

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from foveal.train.video_losses import plain
 from foveal.train.video_pairs import CODERS, Pairs
-from foveal.video.attention_sr import AttentionSR, add_residual, network_input, quality_plane
+from foveal.video.attention_sr import ENLARGED, UNKNOWN, AttentionSR, add_residual, network_input
 
+TOGETHER = 8  # pictures
 BANDS = ("low crf", "middle crf", "high crf")
 
 
@@ -30,17 +31,19 @@ def gains(network: AttentionSR, pairs: Pairs) -> Tensor:
     own = network.training
     network.eval()
     rows = []
-    for i in range(len(pairs)):
-        y, u, v, goal = (x[i][None, None].float() / 255 for x in (pairs.y, pairs.u, pairs.v, pairs.target_y))
+    pairs = pairs.to(next(network.parameters()).device)
+    for at in range(0, len(pairs), TOGETHER):
+        some = slice(at, at + TOGETHER)
+        y, u, v, goal = (x[some][:, None].float() / 255 for x in (pairs.y, pairs.u, pairs.v, pairs.target_y))
         start = plain(y, u, v, network.mode)
+        enlarged = ENLARGED * ((pairs.scale[some] > 1) & (pairs.scale[some] < 2))
         shown = [start[0]]
-        for quality in (float(pairs.quality[i]), None):
-            plane = quality_plane(quality, float(pairs.scale[i]))
-            residual = network(network_input(y, start[1], start[2], plane, network.mode))
+        for quality in (pairs.quality[some].float(), torch.full_like(enlarged, UNKNOWN)):
+            residual = network(network_input(y, start[1], start[2], quality + enlarged, network.mode))
             shown.append(add_residual(start, residual)[0])
-        rows.append(torch.cat([psnr_y(x, goal) for x in shown]))
+        rows.append(torch.stack([psnr_y(x, goal) for x in shown], 1))
     network.train(own)
-    return torch.stack(rows)
+    return torch.cat(rows).cpu()
 
 
 def table(found: Tensor, pairs: Pairs) -> dict[str, list[float]]:

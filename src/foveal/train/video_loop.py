@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from foveal.errors import InputError
 from foveal.train import checkpoint, data, video_pairs
-from foveal.train.record import Log
+from foveal.train.parallel import Gradients, Group, device_of
+from foveal.train.record import Log, Meter
 from foveal.train.video_evaluate import gains, table
 from foveal.train.video_losses import loss, plain, residual_of, restored, told, worth
 from foveal.train.video_unfold import published, unfold
@@ -29,6 +30,7 @@ FREEZE_FROM = 0.75  # share of a run; from here on the statistics of batch norma
 UNKNOWN_SHARE = 0.3  # of samples whose quality the network is not told
 LONGEST = 0.998  # decay of the moving average
 LOG_EVERY, SAVE_EVERY = 100, 1000  # steps
+ALONE = Group(torch.device("cpu"))  # one process; its device is not used
 SMALLEST = 240  # side of the smallest photograph used, samples
 
 
@@ -47,15 +49,15 @@ class Average:
     def update(self, network: nn.Module, step: int) -> None:
         """Move towards the network; young averages move faster."""
         decay = min(LONGEST, step / (step + 10))
-        for k, v in network.state_dict().items():
-            if v.is_floating_point():
-                self.state[k].lerp_(v, 1 - decay)
+        own = network.state_dict()
+        keys = [k for k, v in own.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.state[k] for k in keys], [own[k] for k in keys], 1 - decay)
 
     def network(self, size: SRSize, mode: str) -> AttentionSR:
         """A network with the averaged weights, for evaluation."""
         out = AttentionSR(size, mode)
         out.load_state_dict(self.state)
-        return out.eval().requires_grad_(False)
+        return out.eval().requires_grad_(False).to(self.state["end.weight"].device)
 
 
 def rate(done: float, step: int, peak: float) -> float:
@@ -107,6 +109,7 @@ def train(
     batch: int = 8,
     crop: int = 64,
     lr: float = 2e-3,
+    device: str = "auto",
     threads: int = 0,
     log: Path | None = None,
     seed: int = 0,
@@ -118,7 +121,8 @@ def train(
 
     The pool is made from the photographs of ``data_dir`` and the clips of ``clips`` if it is not there yet: ``pairs`` pairs
     of each mode; clips whose name contains ``hold_out`` are kept for validation. ``crop``: samples of the work grid.
-    ``weights`` continues from a checkpoint, or from the weights of the package. ``half_precision``: products in
+    ``weights`` continues from a checkpoint, or from the weights of the package. ``device``: auto, cpu, cuda or cuda:N; pairs
+    and their crops are there too. ``half_precision``: products in
     bfloat16. ``compiled``: torch.compile, slow to start, then faster. ``structure_from``: share of the run
     from which MS-SSIM and gradients count too; 1 leaves them out. Interrupting (Ctrl-C) keeps what was learned. Raises
     InputError for options out of range. Returns ``out``.
@@ -129,6 +133,7 @@ def train(
             f"size {size!r}, mode {mode!r}, crop {crop}, batch {batch}, steps {steps}, minutes {minutes}: size is one of "
             f"{', '.join(SIZES)}, mode of {', '.join(MODES)}, crop even and at least 16, the rest positive"
         )
+    where = device_of(device)
     torch.set_num_threads(threads or torch.get_num_threads())
     torch.manual_seed(seed)
     random, note = np.random.default_rng(seed), Log(log)
@@ -142,12 +147,13 @@ def train(
         facts |= known
     elif weights is not None:
         facts |= checkpoint.load(weights, network)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it
+    network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it
     average = Average.of(network)
     residual = torch.compile(residual_of, dynamic=False) if compiled else residual_of
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)
-    source = video_pairs.batches(found[f"train.{mode}"], batch, crop, random)
-    begin, step, skipped, total = time.monotonic(), 0, 0, 0.0
+    gradients, meter = Gradients(network, 0.5), Meter(("loss", "norm"))
+    source = video_pairs.batches(found[f"train.{mode}"].to(where), batch, crop, random)
+    begin, step = time.monotonic(), 0
     note(size=chosen.name, mode=mode, pairs=len(found[f"train.{mode}"]), batch=batch, crop=crop, lr=lr, seed=seed,
          start=facts["steps"], parameters=network.parameters_count, variant=vars(chosen))  # fmt: skip
 
@@ -174,21 +180,17 @@ def train(
                 shown = restored(network, now, told(now, UNKNOWN_SHARE), half_precision, residual)
                 value = loss(shown, now.target, done() >= structure_from, worth(now, mode))
                 torch.autograd.backward(value)
-                norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
-                if torch.isfinite(norm):
-                    optimiser.step()
-                else:
-                    skipped += 1
-                optimiser.zero_grad(set_to_none=True)
+                norm = gradients.settle(ALONE)
+                optimiser.step()
+                gradients.clear()
                 step += 1
                 average.update(network, step)
-                total += value.item()
+                meter.add(value.detach(), norm)
                 bar.update(task, completed=done())
                 if step % LOG_EVERY == 0:
+                    means, _ = meter.read(LOG_EVERY)
                     seconds = round(time.monotonic() - begin, 1)
-                    note(step=step, done=round(done(), 4), skipped=skipped, seconds=seconds,
-                         loss=round(total / LOG_EVERY, 6), norm=round(float(norm), 4))  # fmt: skip
-                    total = 0.0
+                    note(step=step, done=round(done(), 4), seconds=seconds, **means)
                 if step % SAVE_EVERY == 0:
                     keep()
     except KeyboardInterrupt:

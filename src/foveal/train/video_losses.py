@@ -29,7 +29,7 @@ def plain(y: Tensor, u: Tensor, v: Tensor, mode: str) -> Planes3:
 
 def residual_of(network: AttentionSR, inputs: Tensor, group: int, half_precision: bool) -> Tensor:
     """The network's residual, channel attention pooled over each ``group`` of samples, products in bfloat16 or not."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=half_precision):
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=half_precision):
         features = network.features(inputs)
         mean, top = (x.view(-1, group, x.shape[1]) for x in network.attention_pool(features))
         pooled = (mean.mean(1).repeat_interleave(group, 0), top.amax(1).repeat_interleave(group, 0))
@@ -53,7 +53,7 @@ def restored(
 def told(batch: Batch, share: float) -> Tensor:
     """The quality plane of a batch, (B,): unknown for a ``share`` of its groups."""
     unknown = (torch.rand(len(batch.quality) // batch.group) < share).repeat_interleave(batch.group)
-    known = torch.where(unknown, UNKNOWN, batch.quality)
+    known = torch.where(unknown.to(batch.quality.device), UNKNOWN, batch.quality)
     return known + ENLARGED * ((batch.scale > 1) & (batch.scale < 2))
 
 

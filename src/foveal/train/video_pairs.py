@@ -111,6 +111,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.quality)
 
+    def to(self, device: torch.device) -> Pairs:
+        """The same pairs on another device."""
+        return Pairs(self.mode, **{k: v.to(device) for k, v in self.tensors().items()})
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything but the mode, by name."""
         return {k: v for k, v in vars(self).items() if k != "mode"}
@@ -221,33 +225,40 @@ class Batch:
 
 
 def batches(pairs: Pairs, batch: int, side: int, random: np.random.Generator) -> Iterator[Batch]:
-    """Endless random crops of ``side`` samples of the work grid, half of them upside down (mirroring would move chroma).
+    """Endless random crops of ``side`` samples of the work grid, half of them upside down (mirroring would move chroma), cut
+    on the device that the pairs are on.
 
     Samples come in groups of one, four or ``batch`` of neighbouring quality and mostly the same codec: channel attention
     pools over a group as it pools over a frame, of which one crop would be too small a part.
     """
-    order = np.lexsort((pairs.quality.numpy(), pairs.coder.numpy(), pairs.scale.numpy()))
+    device = pairs.y.device
+    order = np.lexsort([x.cpu().numpy() for x in (pairs.quality, pairs.coder, pairs.scale)])
     small = 1 if pairs.mode == "x2" else 2  # samples of the input a sample of the work grid
-    if pairs.target_u.shape[-1] < side or side % 2:
+    room = (pairs.target_u.shape[-1] - side) // 2 + 1
+    if room < 1 or side % 2:
         raise InputError(f"crop {side} is odd or larger than the pairs, {pairs.target_u.shape[-1]}; lower --crop")
 
-    def crop(plane: Tensor, at: tuple[int, int], scale: float, flip: bool) -> Tensor:
-        y, x, size = (int(n * scale) for n in (*at, side))
-        part = plane[y : y + size, x : x + size]
-        return part.flip(0) if flip else part
+    parts = ((pairs.y, small), (pairs.u, small / 2), (pairs.v, small / 2),
+             (pairs.target_y, 2), (pairs.target_u, 1), (pairs.target_v, 1))  # fmt: skip
+
+    def crops(planes: Tensor, scale: float, where: Tensor) -> Tensor:
+        """(B, 1, n, n) in [0, 1], n = scale * side: of the pictures where[0], from (where[1], where[2]) on, where[3]
+        says which are upside down."""
+        along = torch.arange(int(side * scale), device=device)
+        which, y, x, flip = where
+        down = torch.where(flip[:, None] > 0, along.flip(0), along) + (y * scale).long()[:, None]
+        across = along + (x * scale).long()[:, None]
+        return planes[which[:, None, None], down[:, :, None], across[:, None]][:, None].float() / 255
 
     while True:
         group = int(random.choice([g for g in (1, 4, batch) if batch % g == 0]))
-        rows: list[tuple[Tensor, ...]] = []
         index: list[int] = []
         for _ in range(batch // group):
             near = int(random.integers(len(order))) + random.integers(-2 * group, 2 * group + 1, group)
             index += order[near.clip(0, len(order) - 1)].tolist()
-        for i in index:
-            at = [2 * int(random.integers((pairs.target_u.shape[-1] - side) // 2 + 1)) for _ in range(2)]
-            flip = bool(random.random() < 0.5)
-            planes = [(pairs.y[i], small), (pairs.u[i], small / 2), (pairs.v[i], small / 2)]
-            goals = [(pairs.target_y[i], 2), (pairs.target_u[i], 1), (pairs.target_v[i], 1)]
-            rows.append(tuple(crop(p, (at[0], at[1]), scale, flip) for p, scale in planes + goals))
-        y, u, v, *target = (torch.stack(column)[:, None].float() / 255 for column in zip(*rows, strict=True))
-        yield Batch(y, u, v, (target[0], target[1], target[2]), pairs.quality[index], pairs.scale[index], group)
+        places = [
+            (2 * int(random.integers(room)), 2 * int(random.integers(room)), random.random() < 0.5) for _ in index
+        ]
+        where = torch.tensor([(i, *place) for i, place in zip(index, places, strict=True)]).T.to(device)
+        y, u, v, *target = (crops(planes, scale, where) for planes, scale in parts)
+        yield Batch(y, u, v, (target[0], target[1], target[2]), pairs.quality[where[0]], pairs.scale[where[0]], group)
