@@ -84,16 +84,37 @@ def test_side_information_never_loses_to_plain_resampling(bits: int | None, tmp_
     assert found.data is not None and len(found.data) == report.side_bytes
     assert report.gain_db is not None and report.gain_db >= 0
     side, errors = SideReader(found.data), np.zeros(2)
-    assert (side.facts.codec, side.facts.crf, side.facts.model) == ("x264", 18, "s")
+    assert (side.facts.codec, side.facts.model) == ("x264", "s") and side.facts.crf in (18, None)
+    told = None if side.facts.crf is None else side.facts.crf / 51
     with Reader(tmp_path / "out.mkv") as reader:
         assert reader.format.bits == (bits or 8)
-        restorer = Restorer.for_model("s", 2, 128, 96, reader.format.bits, 18 / 51, reader.format.chroma_location)
+        restorer = Restorer.for_model("s", 2, 128, 96, reader.format.bits, told, reader.format.chroma_location)
         for number, frame in enumerate(reader):
             blend, taps = side.frame(number)
             restored, plain = restorer.restore(frame.planes, blend=blend, taps=taps), restorer.plain(frame.planes)
             original = made.planes(number, 128, 96).y * (4.0 if bits == 10 else 1.0)
             errors += [((p.y - original) ** 2).mean() for p in (restored, plain)]
     assert 10 * np.log10(errors[1] / errors[0]) == pytest.approx(report.gain_db, abs=0.05)
+
+
+@pytest.mark.usefixtures("weights")
+@pytest.mark.parametrize("better", ["told", "not told"])
+def test_the_receiver_is_told_the_crf_where_the_network_does_better_with_it(
+    better: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Restorer.for_model
+
+    def only_so(model: str, scale: float, width: int, height: int, bits: int, quality: float | None, place: int):
+        if (quality is not None) == (better == "told"):
+            return whole(model, scale, width, height, bits, quality, place)
+        return Restorer(None, scale, width, height, bits, quality, chroma_location=place)  # resamples alone
+
+    monkeypatch.setattr(sender.Restorer, "for_model", only_so)
+    source = made.clip(tmp_path / "in.mkv", "ffv1", width=128, height=96)
+    report = code(source, tmp_path / "out.mkv", EncoderSettings("x264", crf=18, preset="fast"), side_information=True)
+    found = sidecar.find(tmp_path / "out.mkv").data
+    assert found is not None and report.crf == 18
+    assert SideReader(found).facts.crf == (18 if better == "told" else None)
 
 
 def test_without_weights_there_is_a_warning_and_a_file(tmp_path: Path, weights: Path) -> None:

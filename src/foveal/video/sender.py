@@ -6,6 +6,7 @@ its side information in it; an error or Ctrl-C before that leaves nothing behind
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from foveal.video.sidecode import Facts
 from foveal.video.types import Frame, Plane, Planes, VideoFormat
 
 Progress = Callable[[int, int | None], None]
+TRIED, TRIED_EACH = 13, 4  # of the first frames every so many show whether the network should be told the CRF
 
 
 @dataclass(frozen=True)
@@ -179,10 +181,8 @@ class Side:
         with Reader(self.source, quiet=True) as originals, Reader(coded) as smalls:
             size = originals.format.width, originals.format.height
             bits, place = smalls.format.bits, smalls.format.chroma_location
-            facts = Facts(
-                scale, settings.codec, settings.used_crf, "lanczos", self.model, weights_id(self.model), *size
-            )
-            restorer = Restorer.for_model(self.model, scale, *size, bits, settings.quality, place)
+            crf, restorer = self._told(coded, (*size, bits, place))
+            facts = Facts(scale, settings.codec, crf, "lanczos", self.model, weights_id(self.model), *size)
             writer = SideWriter(facts, 8 * copying.coded_bytes(coded) / max(1, self.steps.done))
             for original, small in zip(originals, smalls, strict=False):
                 writer.add(at_bits(original.planes, bits), restorer, small.planes)
@@ -196,6 +196,26 @@ class Side:
         data = writer.finish()
         sidecar.put(coded, data)
         self.bytes, self.gain_db = len(data), writer.gain_db
+
+    def _told(self, coded: Path, picture: tuple[int, int, int, int]) -> tuple[float | None, Restorer]:
+        """The CRF for the receiver to know, and a restorer that knows as much: the true one, or None where the network does
+        better on the first frames when it is not told. ``picture``: width, height, bits, place of the chroma."""
+        settings, (width, height, bits, place) = self.choice.settings, picture
+        told = {settings.used_crf: settings.quality, None: None}
+        known = {
+            crf: Restorer.for_model(self.model, self.choice.scale, width, height, bits, quality, place)
+            for crf, quality in told.items()
+        }
+        left = dict.fromkeys(known, 0.0)
+        with Reader(self.source, quiet=True) as originals, Reader(coded) as smalls:
+            for original, small in itertools.islice(zip(originals, smalls, strict=False), 0, TRIED, TRIED_EACH):
+                planes = at_bits(original.planes, bits)
+                for crf, restorer in known.items() if len(known) > 1 else ():
+                    parts = restorer.parts(small.planes)
+                    y, _, _ = parts.restored(*best(planes, parts))
+                    left[crf] += float(np.square(y.numpy() - planes.y, dtype=np.float64).sum())
+        crf = min(left, key=lambda crf: left[crf])
+        return crf, known[crf]
 
 
 def _code(reader: Reader, source: str, out: Path, choice: Choice, steps: Steps, side: Side | None) -> int:
