@@ -313,6 +313,7 @@ def train_video(
     clips: Annotated[Path | None, typer.Option(help="Folder of clips to make pairs of too.")] = None,
     hold_out: Annotated[str, typer.Option(help="Clips with this in their names are for validation.")] = "",
     pairs: Annotated[int, typer.Option(min=4, help="Pairs to make, of each mode.")] = 4000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that make them.")] = 1,
     size: Annotated[str, typer.Option(help="Model size: s, m or l.")] = "s",
     mode: Annotated[str, typer.Option(help="x2 (twice the size) or x1 (same size, and x1.5).")] = "x2",
     weights: Annotated[Path | None, typer.Option(help="Checkpoint to start from.")] = None,
@@ -334,9 +335,9 @@ def train_video(
     """Train a restoration network on frames that real codecs have coded; writes a checkpoint."""
     from foveal.train.video_loop import train
 
-    train(data, output, pool=pool, clips=clips, hold_out=hold_out, pairs=pairs, size=size, mode=mode, weights=weights,
-          minutes=minutes, steps=steps, batch=batch, crop=crop, lr=lr, device=device, threads=threads, log=log,
-          seed=seed, compiled=compiled, structure_from=structure_from)  # fmt: skip
+    train(data, output, pool=pool, clips=clips, hold_out=hold_out, pairs=pairs, workers=workers, size=size, mode=mode,
+          weights=weights, minutes=minutes, steps=steps, batch=batch, crop=crop, lr=lr, device=device, threads=threads,
+          log=log, seed=seed, compiled=compiled, structure_from=structure_from)  # fmt: skip
 
 
 @train_app.command("export-video")

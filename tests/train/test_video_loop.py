@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from foveal.errors import InputError
-from foveal.train import checkpoint, video_export, video_loop, video_pairs
+from foveal.train import checkpoint, video_export, video_loop, video_pairs, video_workers
 from foveal.train.video_evaluate import band, gains, psnr_y, table
 from foveal.train.video_losses import TYPICAL, charbonnier, loss, ms_ssim, plain, residual_of, restored, told, worth
 from foveal.train.video_unfold import published, unfold
@@ -205,7 +205,7 @@ def test_interrupting_keeps_what_was_learned(pool, tmp_path, monkeypatch):
 def test_the_pool_is_made_once_from_a_folder(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(video_pairs, "SIDE", 128)
     monkeypatch.setattr(video_pairs, "FRAMES", 3)
-    monkeypatch.setattr(video_loop, "SMALLEST", 32)
+    monkeypatch.setattr(video_workers, "SMALLEST", 32)
     pool = tmp_path / "pool.safetensors"
     video_loop.train(folder, tmp_path / "a.sft", pool=pool, pairs=4, log=tmp_path / "log.jsonl", **TINY)
     made = pool.read_bytes()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from foveal.errors import InputError
 
+ENOUGH = 8  # pictures for each of those that share; of fewer, all have all
 SUFFIXES = {".avif", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -46,8 +47,11 @@ def _decoded(data: bytes, least: int) -> NDArray[np.uint8] | None:
         return np.array(image.convert("RGB")) if min(image.size) >= least else None
 
 
-def load(folder: Path, crop: int, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
-    """Pictures (shards as .tar, or plain files) at least ``crop`` wide and high, as (3, H, W) uint8 tensors.
+def load(
+    folder: Path, crop: int, device: torch.device, share: tuple[int, int] = (0, 1)
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Pictures (shards as .tar, or plain files) at least ``crop`` wide and high, as (3, H, W) uint8 tensors; of many, only
+    those whose place is ``share[0]`` modulo ``share[1]``.
 
     Returns (training, validation), split by source when a manifest.csv says where each comes from, else by name:
     about one source in twelve is held out.
@@ -58,6 +62,8 @@ def load(folder: Path, crop: int, device: torch.device) -> tuple[list[Tensor], l
     train: list[Tensor] = []
     held: list[Tensor] = []
     files = list(_files(folder))
+    if len(files) >= ENOUGH * share[1]:
+        files = files[share[0] :: share[1]]
     with ThreadPoolExecutor() as threads:  # decoders let go of the interpreter
         decoded = threads.map(lambda f: _decoded(f[1], crop), files)
     for (name, _), found in zip(files, decoded, strict=True):

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from foveal.errors import InputError
-from foveal.train import checkpoint, data, video_pairs
+from foveal.train import checkpoint, video_pairs, video_workers
 from foveal.train.parallel import Gradients, Group, device_of
 from foveal.train.record import Log, Meter
 from foveal.train.video_evaluate import gains, table
@@ -31,7 +31,6 @@ UNKNOWN_SHARE = 0.3  # of samples whose quality the network is not told
 LONGEST = 0.998  # decay of the moving average
 LOG_EVERY, SAVE_EVERY = 100, 1000  # steps
 ALONE = Group(torch.device("cpu"))  # one process; its device is not used
-SMALLEST = 240  # side of the smallest photograph used, samples
 
 
 @dataclass
@@ -73,13 +72,12 @@ def freeze_norms(network: nn.Module) -> None:
 
 
 def pairs_of(
-    data_dir: Path, clips: Path | None, pool: Path, *, hold_out: str, count: int, seed: int
+    data_dir: Path, clips: Path | None, pool: Path, *, hold_out: str, count: int, seed: int, workers: int = 1
 ) -> dict[str, video_pairs.Pairs]:
     """The pairs in the file ``pool``; made from photographs and clips, and kept there, if it does not exist."""
     if pool.is_file():
         return video_pairs.load(pool)
-    photographs = data.load(data_dir, SMALLEST, torch.device("cpu"))
-    made = video_pairs.produce(photographs, clips, hold_out, count, seed)
+    made = video_workers.produce(data_dir, clips, hold_out, count, seed, workers)
     video_pairs.save(pool, made)
     return made
 
@@ -101,6 +99,7 @@ def train(
     clips: Path | None = None,
     hold_out: str = "",
     pairs: int = 4000,
+    workers: int = 1,
     size: str | SRSize = "s",
     mode: str = "x2",
     weights: Path | None = None,
@@ -120,24 +119,25 @@ def train(
     """Train ``size`` in ``mode`` for ``minutes`` (or ``steps``) on the pairs of ``pool`` and write the checkpoint ``out``.
 
     The pool is made from the photographs of ``data_dir`` and the clips of ``clips`` if it is not there yet: ``pairs`` pairs
-    of each mode; clips whose name contains ``hold_out`` are kept for validation. ``crop``: samples of the work grid.
-    ``weights`` continues from a checkpoint, or from the weights of the package. ``device``: auto, cpu, cuda or cuda:N; pairs
-    and their crops are there too. ``half_precision``: products in
-    bfloat16. ``compiled``: torch.compile, slow to start, then faster. ``structure_from``: share of the run
+    of each mode, by ``workers`` processes; clips whose name contains ``hold_out`` are kept for validation. ``crop``:
+    samples of the work grid. ``weights`` continues from a checkpoint, or from the weights of the package. ``device``: auto,
+    cpu, cuda or cuda:N; pairs and their crops are there too. ``half_precision``: products in bfloat16. ``compiled``:
+    torch.compile, slow to start, then faster. ``structure_from``: share of the run
     from which MS-SSIM and gradients count too; 1 leaves them out. Interrupting (Ctrl-C) keeps what was learned. Raises
     InputError for options out of range. Returns ``out``.
     """
     chosen = SIZES.get(size) if isinstance(size, str) else size
-    if chosen is None or mode not in MODES or crop < 16 or crop % 2 or batch < 1 or (steps or 1) < 1 or minutes <= 0:
+    if chosen is None or mode not in MODES or crop < 16 or crop % 2 or min(batch, workers, steps or 1, minutes) <= 0:
         raise InputError(
-            f"size {size!r}, mode {mode!r}, crop {crop}, batch {batch}, steps {steps}, minutes {minutes}: size is one of "
-            f"{', '.join(SIZES)}, mode of {', '.join(MODES)}, crop even and at least 16, the rest positive"
+            f"size {size!r}, mode {mode!r}, crop {crop}, batch {batch}, workers {workers}, steps {steps}, minutes "
+            f"{minutes}: size is one of {', '.join(SIZES)}, mode of {', '.join(MODES)}, crop even and at least 16, the "
+            "rest positive"
         )
     where = device_of(device)
     torch.set_num_threads(threads or torch.get_num_threads())
     torch.manual_seed(seed)
     random, note = np.random.default_rng(seed), Log(log)
-    found = pairs_of(data_dir, clips, pool, hold_out=hold_out, count=pairs, seed=0)
+    found = pairs_of(data_dir, clips, pool, hold_out=hold_out, count=pairs, seed=0, workers=workers)
     if f"train.{mode}" not in found:
         raise InputError(f"{pool}: no pairs of mode {mode}; remove it, and it is made again")
     network, held = AttentionSR(chosen, mode), found.get(f"held.{mode}")
