@@ -148,3 +148,6 @@ def test_a_device_that_is_not_there_is_an_error_that_names_it(name: str, monkeyp
     with pytest.raises(InputError, match=name):
         device_of(name)
     assert device_of("auto") == device_of("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InputError, match="cuda:x"):
+        device_of("cuda:x")

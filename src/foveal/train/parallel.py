@@ -71,8 +71,11 @@ def device_of(name: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise InputError(f"--device {name}: this torch sees no CUDA device; use cpu or auto")
-    where = torch.device(name if ":" in name else "cuda:0")
-    torch.cuda.set_device(where)
+    try:
+        where = torch.device(name if ":" in name else "cuda:0")
+        torch.cuda.set_device(where)
+    except RuntimeError as e:
+        raise InputError(f"--device {name}: no such CUDA device ({str(e).splitlines()[0]}); use cuda:0 or auto") from e
     return where
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveal.train.evaluate import evaluate
 from foveal.train.losses import ImageModel
@@ -18,7 +18,7 @@ from foveal.train.losses import ImageModel
 class Average:
     """Exponential moving average of a model's state."""
 
-    def __init__(self, model: ImageModel, longest: float = 0.998) -> None:
+    def __init__(self, model: nn.Module, longest: float = 0.998) -> None:
         self.longest, live = longest, model.state_dict()
         self.state = {k: v.detach().clone() for k, v in live.items()}
         keys = [k for k, v in live.items() if v.is_floating_point()]

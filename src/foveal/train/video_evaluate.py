@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foveal.train.video_losses import plain
+from foveal.train.video_losses import marked, plain
 from foveal.train.video_pairs import CODERS, Pairs
-from foveal.video.attention_sr import ENLARGED, UNKNOWN, AttentionSR, add_residual, network_input
+from foveal.video.attention_sr import UNKNOWN, AttentionSR, add_residual, network_input
 
 TOGETHER = 8  # pictures
 BANDS = ("low crf", "middle crf", "high crf")
@@ -36,10 +36,10 @@ def gains(network: AttentionSR, pairs: Pairs) -> Tensor:
         some = slice(at, at + TOGETHER)
         y, u, v, goal = (x[some][:, None].float() / 255 for x in (pairs.y, pairs.u, pairs.v, pairs.target_y))
         start = plain(y, u, v, network.mode)
-        enlarged = ENLARGED * ((pairs.scale[some] > 1) & (pairs.scale[some] < 2))
-        shown = [start[0]]
-        for quality in (pairs.quality[some].float(), torch.full_like(enlarged, UNKNOWN)):
-            residual = network(network_input(y, start[1], start[2], quality + enlarged, network.mode))
+        quality, shown = pairs.quality[some], [start[0]]
+        for known in (quality, torch.full_like(quality, UNKNOWN)):
+            plane = marked(known, pairs.scale[some])
+            residual = network(network_input(y, start[1], start[2], plane, network.mode))
             shown.append(add_residual(start, residual)[0])
         rows.append(torch.stack([psnr_y(x, goal) for x in shown], 1))
     network.train(own)

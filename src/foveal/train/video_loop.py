@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from foveal.errors import InputError
 from foveal.train import checkpoint, video_pairs, video_workers
 from foveal.train.parallel import Gradients, Group, device_of
-from foveal.train.record import Log, Meter
+from foveal.train.record import Average, Log, Meter
 from foveal.train.video_evaluate import gains, table
 from foveal.train.video_losses import loss, plain, residual_of, restored, told, worth
 from foveal.train.video_unfold import published, unfold
@@ -28,35 +27,15 @@ WARMUP = 100  # steps, at every start
 STRUCTURE_FROM = 2 / 3  # share of a run; from here on MS-SSIM and gradients count too
 FREEZE_FROM = 0.75  # share of a run; from here on the statistics of batch normalisation stay
 UNKNOWN_SHARE = 0.3  # of samples whose quality the network is not told
-LONGEST = 0.998  # decay of the moving average
 LOG_EVERY, SAVE_EVERY = 100, 1000  # steps
 ALONE = Group(torch.device("cpu"))  # one process; its device is not used
 
 
-@dataclass
-class Average:
-    """Exponential moving average of a network's state."""
-
-    state: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, network: nn.Module) -> Average:
-        """Starts at the network as it is."""
-        return cls({k: v.detach().clone() for k, v in network.state_dict().items()})
-
-    @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Move towards the network; young averages move faster."""
-        decay = min(LONGEST, step / (step + 10))
-        own = network.state_dict()
-        keys = [k for k, v in own.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.state[k] for k in keys], [own[k] for k in keys], 1 - decay)
-
-    def network(self, size: SRSize, mode: str) -> AttentionSR:
-        """A network with the averaged weights, for evaluation."""
-        out = AttentionSR(size, mode)
-        out.load_state_dict(self.state)
-        return out.eval().requires_grad_(False).to(self.state["end.weight"].device)
+def averaged(state: dict[str, Tensor], size: SRSize, mode: str) -> AttentionSR:
+    """A network with the averaged weights ``state``, for evaluation, on their device."""
+    out = AttentionSR(size, mode)
+    out.load_state_dict(state)
+    return out.eval().requires_grad_(False).to(state["end.weight"].device)
 
 
 def rate(done: float, step: int, peak: float) -> float:
@@ -148,7 +127,7 @@ def train(
     elif weights is not None:
         facts |= checkpoint.load(weights, network)
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it
-    average = Average.of(network)
+    average = Average(network)
     residual = torch.compile(residual_of, dynamic=False) if compiled else residual_of
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)
     gradients, meter = Gradients(network, 0.5), Meter(("loss", "norm"))
@@ -164,7 +143,7 @@ def train(
         seconds = time.monotonic() - begin
         new = {"steps": step, "pixels": step * batch * (2 * crop) ** 2, "seconds": seconds}
         checkpoint.save(out, average.state, {**facts, **{k: facts[k] + v for k, v in new.items()}})
-        shown = table(gains(average.network(chosen, mode), held), held) if held else {}
+        shown = table(gains(averaged(average.state, chosen, mode), held), held) if held else {}
         note(step=step, seconds=round(seconds, 1), gain_db=shown if more else shown.get("all"), **more)
 
     try:
@@ -184,7 +163,7 @@ def train(
                 optimiser.step()
                 gradients.clear()
                 step += 1
-                average.update(network, step)
+                average.update(step)
                 meter.add(value.detach(), norm)
                 bar.update(task, completed=done())
                 if step % LOG_EVERY == 0:

@@ -50,11 +50,16 @@ def restored(
     return add_residual(start, residual(network, inputs, batch.group, half_precision))
 
 
+def marked(quality: Tensor, scale: Tensor) -> Tensor:
+    """``quality_plane`` of many: qualities, UNKNOWN among them, and scales (B,) -> (B,)"""
+    return quality + ENLARGED * ((scale > 1) & (scale < 2))
+
+
 def told(batch: Batch, share: float) -> Tensor:
     """The quality plane of a batch, (B,): unknown for a ``share`` of its groups."""
     unknown = (torch.rand(len(batch.quality) // batch.group) < share).repeat_interleave(batch.group)
     known = torch.where(unknown.to(batch.quality.device), UNKNOWN, batch.quality)
-    return known + ENLARGED * ((batch.scale > 1) & (batch.scale < 2))
+    return marked(known, batch.scale)
 
 
 def worth(batch: Batch, mode: str) -> Tensor:

@@ -25,7 +25,7 @@ from foveal.video.blend import SideWriter, best
 from foveal.video.choice import SCALES, Choice, Receiver, Show, choose, name, shrink, small_size
 from foveal.video.frames import Reader
 from foveal.video.mux import Writer
-from foveal.video.restorer import Restorer, mode_of, weights_id
+from foveal.video.restorer import Parts, Restorer, mode_of, weights_id
 from foveal.video.sampling import at_bits
 from foveal.video.sidecode import Facts
 from foveal.video.types import Frame, Plane, Planes, VideoFormat
@@ -141,14 +141,20 @@ def _receiver(video: VideoFormat, model: str | None, side_information: bool) -> 
         )  # fmt: skip
 
         def show(small: Planes, original: Planes) -> Planes:
-            parts = restorer.parts(small)
-            told = best(at_bits(original, bits), parts) if side_information else (None, None)
-            y, _, _ = parts.restored(*told)
-            return Planes(*(_rounded(p, bits) for p in (y.numpy(), parts.u, parts.v)))  # nobody looks at chroma here
+            parts, y = _helped(restorer, small, at_bits(original, bits) if side_information else None)
+            return Planes(*(_rounded(p, bits) for p in (y, parts.u, parts.v)))  # nobody looks at chroma here
 
         return show
 
     return receiver
+
+
+def _helped(restorer: Restorer, small: Planes, original: Planes | None) -> tuple[Parts, NDArray[np.float32]]:
+    """A frame in parts and its restored luma, not rounded: with the side information that is best for this frame alone where
+    the ``original`` is given, else without."""
+    parts = restorer.parts(small)
+    y, _, _ = parts.restored(*(best(original, parts) if original else (None, None)))
+    return parts, y.numpy()
 
 
 def _rounded(plane: NDArray[np.float32], bits: int) -> Plane:
@@ -201,20 +207,20 @@ class Side:
         """The CRF for the receiver to know, and a restorer that knows as much: the true one, or None where the network does
         better on the first frames when it is not told. ``picture``: width, height, bits, place of the chroma."""
         settings, (width, height, bits, place) = self.choice.settings, picture
-        told = {settings.used_crf: settings.quality, None: None}
         known = {
             crf: Restorer.for_model(self.model, self.choice.scale, width, height, bits, quality, place)
-            for crf, quality in told.items()
+            for crf, quality in ((settings.used_crf, settings.quality), (None, None))
         }
+        if len(known) == 1:  # coded for a bitrate: there is no CRF
+            return None, known[None]
         left = dict.fromkeys(known, 0.0)
         with Reader(self.source, quiet=True) as originals, Reader(coded) as smalls:
             for original, small in itertools.islice(zip(originals, smalls, strict=False), 0, TRIED, TRIED_EACH):
                 planes = at_bits(original.planes, bits)
-                for crf, restorer in known.items() if len(known) > 1 else ():
-                    parts = restorer.parts(small.planes)
-                    y, _, _ = parts.restored(*best(planes, parts))
-                    left[crf] += float(np.square(y.numpy() - planes.y, dtype=np.float64).sum())
-        crf = min(left, key=lambda crf: left[crf])
+                for crf, restorer in known.items():
+                    _, y = _helped(restorer, small.planes, planes)
+                    left[crf] += float(np.square(y - planes.y, dtype=np.float64).sum())
+        crf = min(left, key=left.__getitem__)  # if equal, the true one
         return crf, known[crf]
 
 
