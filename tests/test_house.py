@@ -41,7 +41,8 @@ WINGS = {
         "postfilter",
     )
 } | {
-    f"foveal.video.{name}" for name in ("sender", "receiver", "choice", "restorer", "blend", "frames", "mux", "copying")
+    f"foveal.video.{name}"
+    for name in ("sender", "receiver", "choice", "restorer", "blend", "scout", "frames", "mux", "copying")
 }  # of the halls
 DOORS = {"foveal", "foveal.video"}
 OUTER = {"io", "bench", "serve", "batch"}  # they use the public door, as any other program would

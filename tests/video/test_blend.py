@@ -255,7 +255,7 @@ def test_a_network_that_only_harms_is_not_worse_than_plain() -> None:
 def test_it_stays_under_4_kbit_per_second_of_720p25(noise: float) -> None:
     """Sums of 12 x 20 blocks whose best weights jump about, which only the limit keeps from being told."""
     facts, rng = Facts(2.0, "x264", 30.0, "lanczos", "s", bytes(8), 1280, 720), np.random.default_rng(0)
-    writer = SideWriter(facts, bits_per_frame=1e9)  # at that rate any bit of side information would pay
+    writer = SideWriter(facts, video_bits=1e9)  # at that rate any bit of side information would pay
     for _ in range(150):
         rr = rng.gamma(2, 2000, facts.blocks)
         er = rr * (0.8 + noise / 5 * rng.normal(0, 1, facts.blocks))

@@ -1,9 +1,10 @@
 """What the sender, who has the original, tells the receiver of how far to trust the network.
 
 For every 64x64 block of the output a weight 0, 1/2, 1 or 3/2 of the filtered residual, and for every group of 64 frames the
-taps of the filter (``postfilter``), of least squared error + lambda x bits. Weights are those of least error + lambda x bits
-over the group: a shortest path through time for each block, so that a weight changes where that pays, not where noise
-says so. Lambda is what a bit saves in the coded video itself; it rises when the bits would go over the limit.
+change of the network's last layer (``scout``) and the taps of the filter (``postfilter``), of least squared error + lambda
+x bits. Weights are those of least error + lambda x bits over the group: a shortest path through time for each block, so
+that a weight changes where that pays, not where noise says so. Lambda is what a bit saves in the coded video itself; it
+rises when the bits would go over the limit.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveal import taps as taps_of
-from foveal.video import sidecode
+from foveal.video import lastlayer, sidecode
 from foveal.video.moments import Moments, Shown
 from foveal.video.postfilter import PAIRS, Luma, grams
 from foveal.video.sidecode import BLOCK, STEP, WEIGHTS, Facts, Indices, SideReader, check_of
@@ -210,28 +211,40 @@ def _taken(errors: Floats, path: Indices) -> float:
     return float(np.take_along_axis(errors, path[..., None].astype(np.int64), -1).sum())
 
 
+def bits_per_frame(facts: Facts) -> float:
+    """That side information may have at most, over the frames so far."""
+    return BITS_PER_BLOCK * math.prod(facts.blocks)
+
+
 class SideWriter:
     """Side information of a clip. ``add`` every frame in order, then ``finish``; memory is that of a group's sums and of
     the frames around one.
 
-    ``bits_per_frame``: of the coded video, so that side information is worth its bits; None: as if 0.05 per sample.
+    ``video_bits``: of the coded video, of a frame, so that side information is worth its bits; None: as if 0.05 per sample.
     After ``finish``: ``gain_db``, the luma PSNR that the restored clip has over plain upscaling, before rounding.
     """
 
-    def __init__(self, facts: Facts, bits_per_frame: float | None = None) -> None:
+    def __init__(self, facts: Facts, video_bits: float | None = None) -> None:
         self.facts, self._writer = facts, sidecode.SideWriter(facts)
-        self._bits_per_frame = bits_per_frame or 0.05 * facts.width * facts.height
+        self._video_bits = video_bits or 0.05 * facts.width * facts.height
         self._moments: Moments[Parts, Planes] = Moments()
         self._group: list[Sums] = []
-        self._bits = 36.0 * 8  # header and checksum
+        self._bits = 37.0 * 8  # header and checksum
         self._frames = 0
         self._check = 0
+        self._change: Sequence[int] | None = None
         self._plain = self._restored = 0.0  # squared errors of luma
 
     @property
     def gain_db(self) -> float:
         """dB of luma over plain upscaling; 0 for a clip that plain upscaling restores exactly."""
         return 10 * math.log10(self._plain / self._restored) if self._plain and self._restored else 0.0
+
+    def begin(self, change: Sequence[int]) -> NDArray[np.float32]:
+        """Before the first frame of a group: the coefficients of the last layer's change in it, see ``lastlayer``; returns
+        what that adds to the layer's weights (4, channels, 3, 3)."""
+        self._change = change
+        return lastlayer.added(change)
 
     def add(self, original: Planes, restorer: Splitting, small: Planes) -> None:
         """The next frame: what it was, who restores it, and what it is decoded to."""
@@ -257,12 +270,12 @@ class SideWriter:
         sums = Sums(*(np.stack(x) for x in zip(*self._group, strict=True)))
         self._group = []
         plain = float(sums.luma[..., -1].sum(dtype=np.float64) + sums.chroma[:, 0].sum())
-        price = VALUE_OF_A_BIT * plain / len(sums.luma) / self._bits_per_frame
-        limit = max(self._frames * BITS_PER_BLOCK * math.prod(self.facts.blocks), LEAST_BITS)
+        price = VALUE_OF_A_BIT * plain / len(sums.luma) / self._video_bits
+        limit = max(self._frames * bits_per_frame(self.facts), LEAST_BITS)
         wish = wished(sums)
         for _ in range(TRIES):
             path, taps = choose(sums, wish, self._writer.weights, self._writer.taps, price)
-            cost = self._writer.cost(list(path), taps)
+            cost = self._writer.cost(list(path), taps, self._change)
             if self._bits + cost <= limit:
                 break
             price *= 4
@@ -270,4 +283,4 @@ class SideWriter:
         self._bits += cost
         self._plain += float(luma[..., 0].sum())
         self._restored += _taken(luma, path)
-        self._writer.push(list(path), taps)
+        self._writer.push(list(path), taps, self._change)

@@ -12,9 +12,13 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from foveal.errors import InputError
 
 if TYPE_CHECKING:
     from foveal.video.attention_sr import AttentionSR
@@ -155,6 +159,7 @@ class Runner:
         self.size, self.reach, self.band = net.size, net.reach, band
         self.kind = torch.bfloat16 if bf16 else torch.float32
         self._conv = _convolve()
+        self.gain = gain
         self._head, self._end = self._pack(net.head), self._pack(net.end, gain)
         self._blocks = [[self._pack(conv) for conv in block.convs] for block in self.net.blocks]  # type: ignore[union-attr]
         if net.size.spatial:
@@ -172,6 +177,18 @@ class Runner:
     def _pack(self, layer: nn.Module, gain: float = 1.0) -> tuple[Tensor, Tensor]:
         conv = cast(nn.Conv2d, layer)
         return self._tensor(conv.weight * gain), self._tensor(cast(Tensor, conv.bias) * gain)
+
+    def change(self, added: NDArray[np.float32] | None) -> None:
+        """From now on add this to the last layer's weights of luma (4, C, 3, 3); None: they are the network's own.
+        InputError for another shape."""
+        weight, bias = self.net.end.weight.detach().clone(), cast(Tensor, self.net.end.bias)
+        if added is not None:
+            if added.shape != weight[:4].shape:
+                raise InputError(
+                    f"a change of {added.shape} is not for a last layer of luma of {tuple(weight[:4].shape)}"
+                )
+            weight[:4] += torch.from_numpy(added)
+        self._end = self._tensor(weight * self.gain), self._tensor(bias * self.gain)
 
     def attention(self, pooled: Pooled | None) -> Attention:
         """What channel attention makes of a picture with these ``pooled`` features, mean and maximum (1, 4C) each."""
@@ -200,20 +217,32 @@ class Runner:
 
         A part of a picture has the picture's result ``reach`` samples away from where it was cut off.
         """
-        out, done = torch.empty(1, 6, *inputs.shape[2:]), 0
-        pools = _Pools()
-        attend, end = self._attend(attention), _Rows(1)
-        blocks = [self._block(convs) for convs in self._blocks]
+        out, done, end = torch.empty(1, 6, *inputs.shape[2:]), 0, _Rows(1)
+        pools = _Pools() if measure else None
+        for x, last in self._before_end(inputs, attention, pools):
+            made = self._conv(end(x, last), *self._end, (0, 1), None)
+            out[:, :, done : done + made.shape[2]] = made
+            done += made.shape[2]
+        return out, self._unfolded(pools.result(), attention) if pools else None
+
+    def last_inputs(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a whole picture (1, planes, h, w): what the last layer looks at (1, C, h, w), times ``gain``, and what it makes
+        of it, the residual (1, 6, h, w); fp32."""
+        seen = [x.float() for x, _ in self._before_end(inputs, self.attention(self.pool(inputs)), None)]
+        whole = torch.cat(seen, 2)
+        kernel, bias = (x.float() for x in self._end)
+        return whole * self.gain, F.conv2d(whole, kernel, bias, padding=1)
+
+    def _before_end(self, inputs: Tensor, attention: Attention, pools: _Pools | None) -> Iterator[tuple[Tensor, bool]]:
+        """Bands of what the last layer looks at (1, C, n, w), and whether it is the last; ``pools`` sees the features."""
+        attend, blocks = self._attend(attention), [self._block(convs) for convs in self._blocks]
         for features, last in self._features(inputs, attention):
-            if measure:
+            if pools:
                 pools.add(features)
             x = attend(features, last)
             for block in blocks:
                 x = block(x, last)
-            x = self._conv(end(x, last), *self._end, (0, 1), None)
-            out[:, :, done : done + x.shape[2]] = x
-            done += x.shape[2]
-        return out, self._unfolded(pools.result(), attention) if measure else None
+            yield x, last
 
     def _unfolded(self, pooled: Pooled, attention: Attention) -> Pooled:
         if self.size.parallel:

@@ -135,6 +135,15 @@ def grams(luma: Luma, error: Floats) -> Floats:
     return out
 
 
+def samples(luma: Luma, error: Floats, rows: tuple[int, int]) -> Tensor:
+    """What the AROUND taps on this frame look at and the error of plain luma (H, W), in each of the four samples of the
+    cells in these rows: (4, AROUND + 1, rows, columns)."""
+    coded, residual = _padded(luma.coded, REACH)[0, 0], _padded(luma.residual, NEAR)[0, 0]
+    missed = _even(torch.from_numpy(error), residual[2 * NEAR :, 2 * NEAR :])
+    own = (_features(luma, coded, residual, [missed], i, rows) for i in range(4))
+    return torch.stack([torch.stack(planes) for planes in own])
+
+
 def _features(
     luma: Luma, coded: Tensor, residual: Tensor, own: Sequence[Tensor], phase: int, rows: tuple[int, int]
 ) -> list[Tensor]:

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import FrameType
 
 from foveal.errors import FormatError, FovealWarning, InputError, LimitError
-from foveal.video import copying, sidecar
+from foveal.video import copying, lastlayer, sidecar
+from foveal.video.attention_sr import SIZES
 from foveal.video.basecodec import ENCODERS, EncoderSettings, frame_rate
 from foveal.video.frames import Reader
 from foveal.video.moments import Moments
@@ -140,6 +141,8 @@ def unfit(side: SideReader, video: VideoFormat, scale: float | None, model: str 
         if not size <= small * facts.scale < size + 2 * facts.scale + 2:
             size_in = f"{video.width}x{video.height}"
             return f"side information is for {facts.width}x{facts.height}, which {size_in} does not become"
+    if facts.channels not in (0, SIZES[facts.model].c):
+        return f"side information is for {facts.channels} channels, model {facts.model} has {SIZES[facts.model].c}"
     if video.frames is not None and video.frames != facts.frames:
         return f"side information is for {facts.frames} frames, the file has {video.frames}"
     return ""
@@ -214,8 +217,12 @@ class Run:
         if self.plan.side and number >= self.plan.side.facts.frames:
             ended = self._ended()
             self._drop(f"side information ends at frame {number}")
+            restorer.adapt(None)
         if self.plan.side is None:
             return [*ended, (number, replace(frame, planes=restorer.restore(frame.planes)))]
+        if number % GROUP == 0:
+            change = self.plan.side.change(number)
+            restorer.adapt(lastlayer.added(change) if any(change) else None)
         return self._filtered(self.moments.push(restorer.parts(frame.planes), (number, frame)))
 
     def _ended(self) -> list[tuple[int, Frame]]:

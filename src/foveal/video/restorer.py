@@ -170,12 +170,29 @@ class Restorer:
         net = attention_sr.load_weights(model, mode_of(scale))
         return cls(net, scale, width, height, bits, quality, chroma_location=chroma_location)
 
+    def alike(self) -> Restorer:
+        """Another one for the same clip, with the network as it was trained, which has seen no frame."""
+        net = None if self.runner is None else self.runner.net
+        quality = self.quality - attention_sr.quality_plane(0.0, self.scale)
+        told = None if quality == attention_sr.UNKNOWN else quality
+        return Restorer(
+            net, self.scale, self.width, self.height, self.bits, told, chroma_location=self.chroma_location,
+            tolerance=self.tolerance, reuse=self.reuse,
+        )  # fmt: skip
+
     def reset(self) -> None:
         """Forget all frames before the next."""
         self._before: Tensor | None = None
         self._residual: Tensor | None = None
         self._attention: inference.Attention | None = None
         self._stale = 0.0
+
+    def adapt(self, change: Floats | None) -> None:
+        """Restore all frames from the next on with this added to the last layer's weights of luma, see ``lastlayer.added``;
+        None: as it was trained. InputError for the change of another network."""
+        self.reset()
+        if self.runner is not None:
+            self.runner.change(change)
 
     @property
     def reused(self) -> float:
@@ -198,14 +215,29 @@ class Restorer:
     @torch.inference_mode()
     def parts(self, planes: Planes) -> Parts:
         """The next frame's parts. The residual holds until the next call."""
-        y, u, v = self._upscaled(planes)
         if self.frames % GROUP == 0:
             self.reset()
         self.frames += 1
+        plain = self._plain_parts(planes)
+        if self.runner is None:
+            return plain
+        return plain._replace(residual=self._network(self.runner, self._inputs(plain))[0].numpy())
+
+    @torch.inference_mode()
+    def looked_into(self, planes: Planes) -> tuple[Parts, Tensor]:
+        """A frame's parts as if it were the only one, and what the network's last layer looks at, in units of the samples,
+        (C, ceil(H/2), ceil(W/2)). The frames around it are not touched. InputError without a network."""
+        if self.runner is None:
+            raise InputError("there is no network to look into; choose a model")
+        plain = self._plain_parts(planes)
+        seen, residual = self.runner.last_inputs(self._inputs(plain))
+        return plain._replace(residual=residual[0].numpy()), seen[0]
+
+    def _plain_parts(self, planes: Planes) -> Parts:
+        """Parts without what the network adds."""
+        y, u, v = self._upscaled(planes)
         coded = self._coded(planes.y) if self.scale == 2 else self._even(y)
         residual = np.zeros((6, self.rows, self.columns), np.float32)
-        if self.runner is not None:
-            residual = self._network(self.runner, self._inputs(coded, u, v))[0].numpy()
         return Parts(y, u, v, residual, coded, self.scale == 2, (self.top + 1) / 256)
 
     def _upscaled(self, planes: Planes) -> tuple[Floats, Floats, Floats]:
@@ -244,14 +276,14 @@ class Restorer:
             inside, [(0, n - m) for n, m in zip((self.rows, self.columns), inside.shape, strict=True)], "edge"
         )
 
-    def _inputs(self, y: Floats, u: Floats, v: Floats) -> Tensor:
+    def _inputs(self, plain: Parts) -> Tensor:
         """What ``attention_sr.network_input`` makes of these planes, (1, planes, rows, columns), channels last."""
-        luma = [y]
+        luma = [plain.coded]
         if self.scale != 2:
-            cells = y.reshape(self.rows, 2, self.columns, 2)
+            cells = plain.coded.reshape(self.rows, 2, self.columns, 2)
             luma = [cells[:, i, :, j] for i in range(2) for j in range(2)]
         out = np.empty((self.rows, self.columns, len(luma) + 3), np.float32)
-        for i, plane in enumerate((*luma, u, v)):
+        for i, plane in enumerate((*luma, plain.u, plain.v)):
             np.multiply(plane, 1 / self.top, out=out[..., i], casting="unsafe")
             out[..., i] -= 0.5
         out[..., -1] = self.quality

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,19 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveal.errors import CorruptError, FovealWarning, InputError, UnknownModelError, UnsupportedVideoError
-from foveal.video import copying, sidecar
+from foveal.video import copying, scout, sidecar
 from foveal.video.attention_sr import SIZES, load_weights
 from foveal.video.basecodec import EncoderSettings, frame_rate
-from foveal.video.blend import SideWriter, best
+from foveal.video.blend import VALUE_OF_A_BIT, SideWriter, best, bits_per_frame
 from foveal.video.choice import SCALES, Choice, Receiver, Show, choose, name, shrink, small_size
 from foveal.video.frames import Reader
 from foveal.video.mux import Writer
 from foveal.video.restorer import Parts, Restorer, mode_of, weights_id
 from foveal.video.sampling import at_bits
 from foveal.video.sidecode import Facts
-from foveal.video.types import Frame, Plane, Planes, VideoFormat
+from foveal.video.types import GROUP, Frame, Plane, Planes, VideoFormat
 
 Progress = Callable[[int, int | None], None]
+LAYER_SHARE = 0.75  # of the bits that side information may have, at most, for changes of the last layer
 TRIED, TRIED_EACH = 13, 4  # of the first frames every so many show whether the network should be told the CRF
 
 
@@ -189,8 +190,12 @@ class Side:
             bits, place = smalls.format.bits, smalls.format.chroma_location
             crf, restorer = self._told(coded, (*size, bits, place))
             facts = Facts(scale, settings.codec, crf, "lanczos", self.model, weights_id(self.model), *size)
-            writer = SideWriter(facts, 8 * copying.coded_bytes(coded) / max(1, self.steps.done))
+            facts = replace(facts, channels=SIZES[self.model].c)
+            video_bits = 8 * copying.coded_bytes(coded) / max(1, self.steps.done)
+            writer, changes = SideWriter(facts, video_bits), self._changes(coded, facts, restorer, video_bits)
             for original, small in zip(originals, smalls, strict=False):
+                if count % GROUP == 0:
+                    restorer.adapt(writer.begin(next(changes)))
                 writer.add(at_bits(original.planes, bits), restorer, small.planes)
                 count += 1
                 self.steps.step()
@@ -202,6 +207,13 @@ class Side:
         data = writer.finish()
         sidecar.put(coded, data)
         self.bytes, self.gain_db = len(data), writer.gain_db
+
+    def _changes(self, coded: Path, facts: Facts, restorer: Restorer, video_bits: float) -> Iterator[list[int]]:
+        """The change of the last layer in each group, found by reading both files a group ahead."""
+        limit = LAYER_SHARE * bits_per_frame(facts)
+        with Reader(self.source, quiet=True) as originals, Reader(coded) as smalls:
+            pairs = ((at_bits(x.planes, restorer.bits), y.planes) for x, y in zip(originals, smalls, strict=False))
+            yield from scout.changes(pairs, restorer.alike(), facts.channels, VALUE_OF_A_BIT / video_bits, limit)
 
     def _told(self, coded: Path, picture: tuple[int, int, int, int]) -> tuple[float | None, Restorer]:
         """The CRF for the receiver to know, and a restorer that knows as much: the true one, or None where the network does

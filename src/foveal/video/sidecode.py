@@ -1,4 +1,4 @@
-"""Side information as bytes: facts about a coded clip, weights of blocks, taps of the filter.
+"""Side information as bytes: facts about a coded clip, weights of blocks, taps of the filter, changes of the last layer.
 
 ``push`` and ``pull`` are inverse. ``docs/video-side-information.md`` describes the bytes; every size is checked
 before anything is allocated for it, and whatever was not written by a ``Pusher`` ends in a typed error or in some weights.
@@ -22,17 +22,18 @@ from foveal.errors import CorruptError, InputError, LimitError, TruncatedError, 
 from foveal.taps import Counts, Get, Put
 from foveal.video.types import DETAIL, GROUP, IDENTITY, MOMENTS, NEAR, OWN, REACH, Planes
 
-MAGIC, VERSION = b"FVSI", 3  # 1 and 2, with smaller filters, are from before the first release and not read
+MAGIC, VERSION = b"FVSI", 4  # 1 to 3, which told less, are from before the first release and not read
 BLOCK = 64  # side of a block, luma samples
 WEIGHTS = np.array([0.0, 0.5, 1.0, 1.5], np.float32)
 USUAL = 2  # index of weight 1, which holds before the first frame
 STEP = 64  # taps are in 64ths
 FIRST_TAPS = tuple(int(tap) * STEP for tap in IDENTITY)  # before the first group
 SCALES, CODECS, KERNELS = (1.0, 1.5, 2.0), ("", "svtav1", "x265", "x264", "ffv1"), ("lanczos", "bicubic", "area")
-MAX_BYTES, MAX_PIXELS = 1 << 26, 1 << 26
+MAX_BYTES, MAX_PIXELS, MOST_CHANNELS = 1 << 26, 1 << 26, 128
 UNKNOWN_CRF = 0xFFFF
+COEFFICIENTS = 36  # of the last layer's change, per channel
 
-_HEAD = struct.Struct(">4sBBBBHBB8sHHII")
+_HEAD = struct.Struct(">4sBBBBHBB8sHHIIB")
 Indices = NDArray[np.uint8]  # of WEIGHTS
 
 
@@ -41,7 +42,8 @@ class Facts:
     """What side information is about. ``scale``: output / coded size. ``codec``, ``crf``: of the coded video, "" and None
     if unknown. ``kernel``: of the downscaling. ``model``: one letter; ``weights``: 8 bytes that tell its weights
     from others. ``width``, ``height``: of the output. ``frames``: in all. ``check``: CRC-32 of the first
-    coded frame, decoded: its samples, y, u, v, row by row, those of 10 bits as two bytes, low byte first.
+    coded frame, decoded: its samples, y, u, v, row by row, those of 10 bits as two bytes, low byte first. ``channels``: that
+    the network's last layer looks at, 0 when nothing is told of it.
     """
 
     scale: float
@@ -54,6 +56,7 @@ class Facts:
     height: int
     frames: int = 0
     check: int = 0
+    channels: int = 0
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -61,7 +64,7 @@ class Facts:
         return -(-self.height // BLOCK), -(-self.width // BLOCK)
 
     def to_bytes(self) -> bytes:
-        """The 32 bytes of the header. InputError for facts that it cannot hold."""
+        """The 33 bytes of the header. InputError for facts that it cannot hold."""
         letter = self.model.encode()
         if self.scale not in SCALES or self.codec not in CODECS or self.kernel not in KERNELS or len(letter) != 1:
             raise InputError(
@@ -69,9 +72,11 @@ class Facts:
             )
         if len(self.weights) != 8 or not (0 < self.width < 1 << 16 and 0 < self.height < 1 << 16):
             raise InputError(f"no side information for weights {self.weights!r}, {self.width}x{self.height}")
+        if not 0 <= self.channels <= MOST_CHANNELS:
+            raise InputError(f"no side information for {self.channels} channels, at most {MOST_CHANNELS}")
         crf = UNKNOWN_CRF if self.crf is None else round(self.crf * 100)
         codec, kernel = CODECS.index(self.codec), KERNELS.index(self.kernel)
-        sizes = self.width, self.height, self.frames, self.check
+        sizes = self.width, self.height, self.frames, self.check, self.channels
         return _HEAD.pack(
             MAGIC, VERSION, round(self.scale * 2), codec, kernel, crf, letter[0], GROUP, self.weights, *sizes
         )
@@ -86,7 +91,7 @@ class Facts:
             raise VersionError(
                 f"side information of version {version}, this Foveal reads {VERSION}: pip install -U foveal"
             )
-        if version in (1, 2):
+        if 1 <= version < VERSION:
             raise VersionError(
                 f"side information of version {version}, from before the first release: encode the video again"
             )
@@ -96,6 +101,8 @@ class Facts:
             )
         if not 97 <= letter <= 122 or (crf > 6300 and crf != UNKNOWN_CRF) or min(sizes[:3]) < 1:
             raise CorruptError(f"side information: {letter=} {crf=} {sizes=} are not all possible")
+        if sizes[4] > MOST_CHANNELS:
+            raise CorruptError(f"side information for {sizes[4]} channels, at most {MOST_CHANNELS} are possible")
         if sizes[0] * sizes[1] > MAX_PIXELS:
             raise LimitError(f"side information is for {sizes[0]}x{sizes[1]}, above {MAX_PIXELS} pixels")
         told = None if crf == UNKNOWN_CRF else crf / 100
@@ -125,7 +132,16 @@ def _kinds() -> list[int]:
 
 
 KINDS = tuple(_kinds())
-CONTEXTS = TAP + taps_of.contexts(KINDS)
+LAYER = TAP + taps_of.contexts(KINDS)
+CONTEXTS = LAYER + 1 + taps_of.contexts(range(12))
+
+
+@lru_cache(maxsize=8)
+def kinds_of_change(channels: int) -> tuple[int, ...]:
+    """What kind each coefficient of the last layer's change is: of one of four patterns, and there a mean over the 3x3, a
+    slope, or another wave."""
+    waves = 0, 1, 2, 1, 2, 2, 2, 2, 2
+    return tuple(3 * pattern + wave for pattern in range(4) for _ in range(channels) for wave in waves)
 
 
 def others(weight: int) -> list[int]:
@@ -252,6 +268,11 @@ def _bernoulli(yes: int) -> object:
 # --- the whole ---
 
 
+def unchanged(facts: Facts) -> list[int]:
+    """Coefficients of the last layer's change before the first group: none."""
+    return [0] * (COEFFICIENTS * facts.channels)
+
+
 class SideWriter:
     """Side information being written, a group at a time."""
 
@@ -259,20 +280,28 @@ class SideWriter:
         self.facts, self.pusher = facts, Pusher()
         self.frames = 0
         self.taps: Sequence[int] = FIRST_TAPS
+        self.change: Sequence[int] = unchanged(facts)
         self.weights = np.full(facts.blocks, USUAL, np.uint8)
 
-    def cost(self, weights: list[Indices], taps: Sequence[int]) -> float:
+    def cost(self, weights: list[Indices], taps: Sequence[int], change: Sequence[int] | None = None) -> float:
         """Bits that ``push`` of this group would add."""
         tally = Tally(self.pusher.counts)
-        self._push(weights, taps, tally)
+        self._push(weights, taps, self.change if change is None else change, tally)
         return tally.bits
 
-    def push(self, weights: list[Indices], taps: Sequence[int]) -> None:
-        """The next group: (rows, columns) indices of WEIGHTS for each of its 1..64 frames, and its taps in 64ths."""
-        self._push(weights, taps, self.pusher)
-        self.frames, self.taps, self.weights = self.frames + len(weights), taps, weights[-1]
+    def push(self, weights: list[Indices], taps: Sequence[int], change: Sequence[int] | None = None) -> None:
+        """The next group: (rows, columns) indices of WEIGHTS for each of its 1..64 frames, its taps in 64ths, and the
+        coefficients of the last layer's change, see ``lastlayer``; None: those of the group before."""
+        change = self.change if change is None else change
+        self._push(weights, taps, change, self.pusher)
+        self.frames, self.taps, self.change, self.weights = self.frames + len(weights), taps, change, weights[-1]
 
-    def _push(self, weights: list[Indices], taps: Sequence[int], coder: Put) -> None:
+    def _push(self, weights: list[Indices], taps: Sequence[int], change: Sequence[int], coder: Put) -> None:
+        if self.facts.channels:
+            changed = list(change) != list(self.change)
+            coder.put(LAYER, changed)
+            if changed:
+                taps_of.push(change, self.change, kinds_of_change(self.facts.channels), coder, LAYER + 1)
         taps_of.push(taps, self.taps, KINDS, coder, TAP)
         for before, frame in zip([self.weights, *weights[:-1]], weights, strict=True):
             push_frame(frame, before, coder)
@@ -303,19 +332,39 @@ class SideReader:
         self._rewind()
 
     def _rewind(self) -> None:
-        self._puller, self._next = Puller(self._stream), 0
+        self._puller, self._next, self._groups = Puller(self._stream), 0, 0  # frames and heads of groups that are read
         self._taps: Sequence[int] = FIRST_TAPS
+        self._change: Sequence[int] = unchanged(self.facts)
         self._weights = np.full(self.facts.blocks, USUAL, np.uint8)
 
     def frame(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Blend weights (rows, columns) and taps (39,) of a frame; fastest in order. InputError beyond the last."""
+        self._reach(number)
+        while self._next <= number:
+            self._pull_frame()
+        return WEIGHTS[self._weights], (np.array(self._taps) / STEP).astype(np.float32)
+
+    def change(self, number: int) -> Sequence[int]:
+        """Coefficients (36 x channels) of the last layer's change in the group of a frame, see ``lastlayer``. Fastest with
+        the first frame of each group. InputError beyond the last."""
+        self._reach(number)
+        return self._change
+
+    def _reach(self, number: int) -> None:
+        """Read as far as the head of the group of a frame."""
         if not 0 <= number < self.facts.frames:
             raise InputError(f"side information is of {self.facts.frames} frames, there is no frame {number}")
-        if number < self._next - 1:
+        if number < self._next - 1 or number // GROUP < self._groups - 1:
             self._rewind()
-        while self._next <= number:
-            if self._next % GROUP == 0:
-                self._taps = taps_of.pull(self._taps, KINDS, self._puller, TAP)
-            self._weights = pull_frame(self._weights, self._puller)
-            self._next += 1
-        return WEIGHTS[self._weights], (np.array(self._taps) / STEP).astype(np.float32)
+        while self._groups <= number // GROUP:
+            while self._next < self._groups * GROUP:
+                self._pull_frame()
+            if self.facts.channels and self._puller.get(LAYER):
+                kinds = kinds_of_change(self.facts.channels)
+                self._change = taps_of.pull(self._change, kinds, self._puller, LAYER + 1)
+            self._taps = taps_of.pull(self._taps, KINDS, self._puller, TAP)
+            self._groups += 1
+
+    def _pull_frame(self) -> None:
+        self._weights = pull_frame(self._weights, self._puller)
+        self._next += 1
