@@ -223,9 +223,18 @@ def test_bad_options_are_named(pool, tmp_path, bad):
     assert not (tmp_path / "a.sft").exists()
 
 
-def test_the_rate_warms_up_and_falls_to_zero():
-    rates = [video_loop.rate(n / 1000, n, 1.0) for n in range(1001)]
-    assert rates[0] < 0.02 and max(rates) > 0.9 and rates[-1] == pytest.approx(0, abs=1e-6)
+def test_the_rate_warms_up_and_falls_to_zero(pool, tmp_path, monkeypatch):
+    rates, whole = [], torch.optim.AdamW.step
+    monkeypatch.setattr(video_loop, "WARMUP", 4)
+
+    def spy(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return whole(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    run(pool, tmp_path / "a.sft", steps=40, lr=1.0e-3)
+    assert len(rates) == 40 and rates[0] == pytest.approx(2.5e-4, rel=0.01) and max(rates) > 9e-4
+    assert rates[-1] < 5e-6 and rates[5:] == sorted(rates[5:], reverse=True)
 
 
 def test_both_modes_are_published_into_one_file(pool, tmp_path, monkeypatch):

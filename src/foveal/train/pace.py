@@ -8,9 +8,10 @@ from foveal.train.parallel import Group
 LOOK = 10  # steps between looks at the first process's clock, where there are several
 
 
-def rate(done: float, step: int, peak: float, warm_up: int) -> float:
-    """Learning rate: warm-up over ``warm_up`` steps, then a cosine over the schedule down to a hundredth."""
-    return peak * min(1.0, (step + 1) / warm_up) * (0.505 + 0.495 * math.cos(math.pi * min(done, 1.0)))
+def rate(done: float, step: int, peak: float, warm_up: int, floor: float = 0.01) -> float:
+    """Learning rate: warm-up over ``warm_up`` steps, then a cosine over the schedule down to ``floor`` of the peak."""
+    falling = floor + (1 - floor) * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))
+    return peak * min(1.0, (step + 1) / warm_up) * falling
 
 
 class Pace:

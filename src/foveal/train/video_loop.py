@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 
 from foveal.errors import InputError
 from foveal.train import checkpoint, video_pairs, video_workers
+from foveal.train.pace import Pace, rate
 from foveal.train.parallel import Gradients, Group, device_of
 from foveal.train.record import Average, Log, Meter
 from foveal.train.video_evaluate import gains, table
@@ -36,11 +35,6 @@ def averaged(state: dict[str, Tensor], size: SRSize, mode: str) -> AttentionSR:
     out = AttentionSR(size, mode)
     out.load_state_dict(state)
     return out.eval().requires_grad_(False).to(state["end.weight"].device)
-
-
-def rate(done: float, step: int, peak: float) -> float:
-    """Learning rate: warm-up over WARMUP steps, then a cosine to zero."""
-    return peak * min(1.0, (step + 1) / WARMUP) * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))
 
 
 def freeze_norms(network: nn.Module) -> None:
@@ -132,47 +126,42 @@ def train(
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)
     gradients, meter = Gradients(network, 0.5), Meter(("loss", "norm"))
     source = video_pairs.batches(found[f"train.{mode}"].to(where), batch, crop, random)
-    begin, step = time.monotonic(), 0
+    pace = Pace(ALONE, steps, minutes)
     note(size=chosen.name, mode=mode, pairs=len(found[f"train.{mode}"]), batch=batch, crop=crop, lr=lr, seed=seed,
          start=facts["steps"], parameters=network.parameters_count, variant=vars(chosen))  # fmt: skip
 
-    def done() -> float:
-        return step / steps if steps else (time.monotonic() - begin) / 60 / minutes
-
     def keep(**more: object) -> None:
-        seconds = time.monotonic() - begin
-        new = {"steps": step, "pixels": step * batch * (2 * crop) ** 2, "seconds": seconds}
+        new = {"steps": pace.step, "pixels": pace.step * batch * (2 * crop) ** 2, "seconds": pace.seconds}
         checkpoint.save(out, average.state, {**facts, **{k: facts[k] + v for k, v in new.items()}})
         shown = table(gains(averaged(average.state, chosen, mode), held), held) if held else {}
-        note(step=step, seconds=round(seconds, 1), gain_db=shown if more else shown.get("all"), **more)
+        note(step=pace.step, seconds=round(pace.seconds, 1), gain_db=shown if more else shown.get("all"), **more)
 
     try:
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task(f"train {chosen.name} {mode}", total=1.0)
-            while done() < 1:
+            while pace.goes_on():
                 network.train()
-                if done() >= FREEZE_FROM:
+                if pace.done >= FREEZE_FROM:
                     freeze_norms(network)
                 for group in optimiser.param_groups:
-                    group["lr"] = rate(done(), step, lr)
+                    group["lr"] = rate(pace.done, pace.step, lr, WARMUP, floor=0.0)
                 now = next(source)
                 shown = restored(network, now, told(now, UNKNOWN_SHARE), half_precision, residual)
-                value = loss(shown, now.target, done() >= structure_from, worth(now, mode))
+                value = loss(shown, now.target, pace.done >= structure_from, worth(now, mode))
                 torch.autograd.backward(value)
                 norm = gradients.settle(ALONE)
                 optimiser.step()
                 gradients.clear()
-                step += 1
-                average.update(step)
+                pace.advance()
+                average.update(pace.step)
                 meter.add(value.detach(), norm)
-                bar.update(task, completed=done())
-                if step % LOG_EVERY == 0:
+                bar.update(task, completed=pace.done)
+                if pace.step % LOG_EVERY == 0:
                     means, _ = meter.read(LOG_EVERY)
-                    seconds = round(time.monotonic() - begin, 1)
-                    note(step=step, done=round(done(), 4), seconds=seconds, **means)
-                if step % SAVE_EVERY == 0:
+                    note(step=pace.step, done=round(pace.done, 4), seconds=round(pace.seconds, 1), **means)
+                if pace.step % SAVE_EVERY == 0:
                     keep()
     except KeyboardInterrupt:
-        note(step=step, interrupted=True)
+        note(step=pace.step, interrupted=True)
     keep(final=True)
     return out
