@@ -22,7 +22,7 @@ from foveal.video.types import Planes, VideoFormat
 def plain(video: VideoFormat) -> choice.Receiver:
     """A receiver that resamples alone."""
 
-    def receiver(scale: float, settings: EncoderSettings) -> choice.Show:
+    def receiver(scale: float, settings: EncoderSettings, coded: choice.Coded) -> choice.Show:
         def show(small: Planes, original: Planes) -> Planes:
             return small if scale == 1 else resize_planes(small, video.width, video.height, ratio=1 / scale)
 

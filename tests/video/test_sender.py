@@ -23,15 +23,16 @@ from foveal.errors import (
     UnsupportedVideoError,
 )
 from foveal.video import sender, sidecar
+from foveal.video.attention_sr import quality_plane
 from foveal.video.basecodec import EncoderSettings
 from foveal.video.blend import best
-from foveal.video.choice import shrink
+from foveal.video.choice import Coded, shrink
 from foveal.video.frames import Reader
 from foveal.video.resize import resize_planes
 from foveal.video.restorer import Restorer
 from foveal.video.sender import EncodeReport, send
 from foveal.video.sidecode import SideReader
-from foveal.video.types import TAPS, VideoFormat
+from foveal.video.types import TAPS, Planes, VideoFormat
 
 FAST = EncoderSettings("x264", crf=20, preset="ultrafast")
 
@@ -104,14 +105,12 @@ def test_side_information_never_loses_to_plain_resampling(
 def test_the_receiver_is_told_the_crf_where_the_network_does_better_with_it(
     better: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Restorer.for_model
+    def helped(restorer: Restorer, small: Planes, original: Planes) -> tuple[None, np.ndarray]:
+        """Restores exactly where the network is told what it does better with, else a sample off everywhere."""
+        told = restorer.quality != quality_plane(None, 2)
+        return None, original.y + np.float32(told != (better == "told"))
 
-    def only_so(model: str, scale: float, width: int, height: int, bits: int, quality: float | None, place: int):
-        if (quality is not None) == (better == "told"):
-            return whole(model, scale, width, height, bits, quality, place)
-        return Restorer(None, scale, width, height, bits, quality, chroma_location=place)  # resamples alone
-
-    monkeypatch.setattr(sender.Restorer, "for_model", only_so)
+    monkeypatch.setattr(sender, "_helped", helped)
     source = made.clip(tmp_path / "in.mkv", "ffv1", width=128, height=96)
     report = code(source, tmp_path / "out.mkv", EncoderSettings("x264", crf=18, preset="fast"), side_information=True)
     found = sidecar.find(tmp_path / "out.mkv").data
@@ -260,7 +259,8 @@ def test_what_the_probes_show_is_what_the_restorer_shows() -> None:
     wanted = Restorer.for_model("s", 2, 130, 98, 8, settings.quality, 0)
     taps, blend = best(original, wanted.parts(small))
     assert blend.shape == (2, 3) and taps.shape == (TAPS,)
-    shown = sender._receiver(VideoFormat(130, 98, 8, Fraction(1, 25)), "s", True)(2, settings)(small, original)
+    receiver = sender._receiver(VideoFormat(130, 98, 8, Fraction(1, 25)), "s", True)
+    shown = receiver(2, settings, Coded(1, 1e4, []))(small, original)
     restored = wanted.restore(small, blend=blend, taps=taps)
     assert np.abs(shown.y.astype(int) - restored.y).max() <= 1
     assert np.array_equal(shown.u, resize_planes(small, 130, 98, ratio=0.5).u)

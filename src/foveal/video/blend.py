@@ -211,9 +211,9 @@ def _taken(errors: Floats, path: Indices) -> float:
     return float(np.take_along_axis(errors, path[..., None].astype(np.int64), -1).sum())
 
 
-def bits_per_frame(facts: Facts) -> float:
-    """That side information may have at most, over the frames so far."""
-    return BITS_PER_BLOCK * math.prod(facts.blocks)
+def bits_per_frame(width: int, height: int) -> float:
+    """That side information of a video of this size may have at most, over the frames so far."""
+    return BITS_PER_BLOCK * math.ceil(width / BLOCK) * math.ceil(height / BLOCK)
 
 
 class SideWriter:
@@ -271,7 +271,7 @@ class SideWriter:
         self._group = []
         plain = float(sums.luma[..., -1].sum(dtype=np.float64) + sums.chroma[:, 0].sum())
         price = VALUE_OF_A_BIT * plain / len(sums.luma) / self._video_bits
-        limit = max(self._frames * bits_per_frame(self.facts), LEAST_BITS)
+        limit = max(self._frames * bits_per_frame(self.facts.width, self.facts.height), LEAST_BITS)
         wish = wished(sums)
         for _ in range(TRIES):
             path, taps = choose(sums, wish, self._writer.weights, self._writer.taps, price)

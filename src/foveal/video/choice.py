@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,10 +30,21 @@ SCALES = (1.0, 1.5, 2.0)
 SEGMENTS, SEGMENT_SECONDS = 3, 1.0
 MEMORY = 1 << 28  # bytes of pictures that a probe may keep
 STRIDE = 3  # of the probes' pictures, the share that is restored and measured; odd, so that all kinds of frames are
+AHEAD = 6, 1  # of them, from the second on, the share that is looked at beforehand: none that is measured
 LEAD_DB = 0.02  # full size is kept unless another is better by more
 CLOSE = 0.02  # of the bits: near enough to the budget
 Show = Callable[[Planes, Planes], Planes]  # a decoded small picture, the original -> what the receiver shows
-Receiver = Callable[[float, EncoderSettings], Show]  # for one coded video: its scale, its settings
+
+
+class Coded(NamedTuple):
+    """A probe's coded video: its pictures, their bits on average, and some of them, with originals, to look at first."""
+
+    pictures: int
+    bits: float
+    ahead: Iterable[tuple[Planes, Planes]]
+
+
+Receiver = Callable[[float, EncoderSettings, Coded], Show]  # of a video: its scale, its settings
 
 
 @dataclass(frozen=True)
@@ -109,7 +121,15 @@ class Probe:
 
     def _measure(self, scale: float, crf: float, with_vmaf: bool) -> tuple[float, float]:
         path, settings = self._coded(scale, crf)
-        show, stride, errors = self.receiver(scale, settings), 1 if with_vmaf else STRIDE, list[float]()
+        stride, errors = 1 if with_vmaf else STRIDE, list[float]()
+        with Reader(path) as reader:
+            ahead = (
+                (frame.planes, original)
+                for number, (frame, original) in enumerate(zip(reader, self.pictures, strict=True))
+                if number % AHEAD[0] == AHEAD[1]
+            )
+            count = len(self.pictures)
+            show = self.receiver(scale, settings, Coded(count, 8 * self.size(scale, crf) / count, ahead))
 
         def shown(reader: Reader) -> Iterator[Planes]:
             for number, (frame, original) in enumerate(zip(reader, self.pictures, strict=True)):

@@ -88,6 +88,22 @@ class Sums:
             price *= HARDER
 
 
+def change(
+    frames: Iterable[tuple[Planes, Planes]],
+    count: int,
+    restorer: LookingInto,
+    channels: int,
+    value_of_a_bit: float,
+    limit_per_frame: float,
+) -> list[int]:
+    """Coefficients of the last layer's change for the first group of ``count`` frames like these, all of which are looked
+    at; the rest as for ``changes``."""
+    sums, count = Sums(channels), min(count, GROUP)
+    for original, small in frames:
+        sums.add(original, *restorer.looked_into(small))
+    return sums.chosen([0] * (36 * channels), value_of_a_bit / count, limit_per_frame * count)
+
+
 def changes(
     frames: Iterable[tuple[Planes, Planes]],
     restorer: LookingInto,

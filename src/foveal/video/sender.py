@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveal.errors import CorruptError, FovealWarning, InputError, UnknownModelError, UnsupportedVideoError
-from foveal.video import copying, scout, sidecar
+from foveal.video import copying, lastlayer, scout, sidecar
 from foveal.video.attention_sr import SIZES, load_weights
 from foveal.video.basecodec import EncoderSettings, frame_rate
 from foveal.video.blend import VALUE_OF_A_BIT, SideWriter, best, bits_per_frame
-from foveal.video.choice import SCALES, Choice, Receiver, Show, choose, name, shrink, small_size
+from foveal.video.choice import SCALES, Choice, Coded, Receiver, Show, choose, name, shrink, small_size
 from foveal.video.frames import Reader
 from foveal.video.mux import Writer
 from foveal.video.restorer import Parts, Restorer, mode_of, weights_id
@@ -134,12 +134,17 @@ def _choose(
 def _receiver(video: VideoFormat, model: str | None, side_information: bool) -> Receiver:
     """What a receiver with ``model`` makes of the probes; None: one that resamples alone."""
 
-    def receiver(scale: float, settings: EncoderSettings) -> Show:
+    def receiver(scale: float, settings: EncoderSettings, coded: Coded) -> Show:
         bits, network = settings.bits or video.bits, model and load_weights(model, mode_of(scale))
         restorer = Restorer(
             network or None, scale, video.width, video.height, bits, settings.quality,
             chroma_location=video.chroma_location,
         )  # fmt: skip
+        if model and side_information:
+            limit = LAYER_SHARE * bits_per_frame(video.width, video.height)
+            pairs = ((at_bits(original, bits), small) for small, original in coded.ahead)
+            told = scout.change(pairs, coded.pictures, restorer, SIZES[model].c, VALUE_OF_A_BIT / coded.bits, limit)
+            restorer.adapt(lastlayer.added(told))
 
         def show(small: Planes, original: Planes) -> Planes:
             parts, y = _helped(restorer, small, at_bits(original, bits) if side_information else None)
@@ -210,7 +215,7 @@ class Side:
 
     def _changes(self, coded: Path, facts: Facts, restorer: Restorer, video_bits: float) -> Iterator[list[int]]:
         """The change of the last layer in each group, found by reading both files a group ahead."""
-        limit = LAYER_SHARE * bits_per_frame(facts)
+        limit = LAYER_SHARE * bits_per_frame(facts.width, facts.height)
         with Reader(self.source, quiet=True) as originals, Reader(coded) as smalls:
             pairs = ((at_bits(x.planes, restorer.bits), y.planes) for x, y in zip(originals, smalls, strict=False))
             yield from scout.changes(pairs, restorer.alike(), facts.channels, VALUE_OF_A_BIT / video_bits, limit)
