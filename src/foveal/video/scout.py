@@ -20,6 +20,7 @@ from foveal import taps as taps_of
 from foveal.video import lastlayer
 from foveal.video.postfilter import samples
 from foveal.video.restorer import Parts
+from foveal.video.sidecode import COEFFICIENTS
 from foveal.video.types import AROUND, GROUP, Planes
 
 EVERY = 4  # frames
@@ -101,7 +102,7 @@ def change(
     sums, count = Sums(channels), min(count, GROUP)
     for original, small in frames:
         sums.add(original, *restorer.looked_into(small))
-    return sums.chosen([0] * (36 * channels), value_of_a_bit / count, limit_per_frame * count)
+    return sums.chosen([0] * (COEFFICIENTS * channels), value_of_a_bit / count, limit_per_frame * count)
 
 
 def changes(
@@ -115,7 +116,7 @@ def changes(
 
     ``restorer``: one of its own. ``value_of_a_bit``: share of one frame's error that a bit per frame must save.
     """
-    before, sums, count = [0] * (36 * channels), Sums(channels), 0
+    before, sums, count = [0] * (COEFFICIENTS * channels), Sums(channels), 0
 
     def close() -> list[int]:
         return sums.chosen(before, value_of_a_bit / count, limit_per_frame * count)

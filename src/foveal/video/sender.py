@@ -194,8 +194,10 @@ class Side:
             size = originals.format.width, originals.format.height
             bits, place = smalls.format.bits, smalls.format.chroma_location
             crf, restorer = self._told(coded, (*size, bits, place))
-            facts = Facts(scale, settings.codec, crf, "lanczos", self.model, weights_id(self.model), *size)
-            facts = replace(facts, channels=SIZES[self.model].c)
+            facts = Facts(
+                scale, settings.codec, crf, "lanczos", self.model, weights_id(self.model), *size,
+                channels=SIZES[self.model].c,
+            )  # fmt: skip
             video_bits = 8 * copying.coded_bytes(coded) / max(1, self.steps.done)
             writer, changes = SideWriter(facts, video_bits), self._changes(coded, facts, restorer, video_bits)
             for original, small in zip(originals, smalls, strict=False):
