@@ -312,7 +312,7 @@ def train_video(
     pool: Annotated[Path, typer.Option(help="File of coded pairs; made first if it is not there.")],
     clips: Annotated[Path | None, typer.Option(help="Folder of clips to make pairs of too.")] = None,
     hold_out: Annotated[str, typer.Option(help="Clips with this in their names are for validation.")] = "",
-    pairs: Annotated[int, typer.Option(min=4, help="Pairs to make, of each mode.")] = 4000,
+    pairs: Annotated[int, typer.Option(min=4, help="Pairs to make.")] = 4000,
     workers: Annotated[int, typer.Option(min=1, help="Processes that make them.")] = 1,
     size: Annotated[str, typer.Option(help="Model size: s, m or l.")] = "s",
     mode: Annotated[str, typer.Option(help="x2 (twice the size) or x1 (same size, and x1.5).")] = "x2",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from foveal.errors import InputError
-from foveal.train import checkpoint, video_export, video_loop, video_pairs, video_workers
+from foveal.train import checkpoint, video_export, video_loop, video_pairs, video_unfold, video_workers
 from foveal.train.video_evaluate import band, gains, psnr_y, table
 from foveal.train.video_losses import TYPICAL, charbonnier, loss, ms_ssim, plain, residual_of, restored, told, worth
 from foveal.train.video_unfold import published, unfold
@@ -202,15 +202,17 @@ def test_interrupting_keeps_what_was_learned(pool, tmp_path, monkeypatch):
     assert video_export.restore_checkpoint(tmp_path / "a.sft")[1]["steps"] == 0
 
 
-def test_the_pool_is_made_once_from_a_folder(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("mode", ["x2", "x1"])
+def test_the_pool_is_made_once_from_a_folder(folder, tmp_path, monkeypatch, mode):
     monkeypatch.setattr(video_pairs, "SIDE", 128)
     monkeypatch.setattr(video_pairs, "FRAMES", 3)
     monkeypatch.setattr(video_workers, "SMALLEST", 32)
     pool = tmp_path / "pool.safetensors"
-    video_loop.train(folder, tmp_path / "a.sft", pool=pool, pairs=4, log=tmp_path / "log.jsonl", **TINY)
+    more = {"pool": pool, "mode": mode, "log": tmp_path / "log.jsonl", **TINY}
+    video_loop.train(folder, tmp_path / "a.sft", pairs=4, **more)
     made = pool.read_bytes()
-    assert set(video_pairs.load(pool)) == {"train.x2", "train.x1", "held.x2", "held.x1"}
-    video_loop.train(tmp_path / "not read", tmp_path / "a.sft", pool=pool, log=tmp_path / "log.jsonl", **TINY)
+    assert set(video_pairs.load(pool)) == {f"train.{mode}", f"held.{mode}"}
+    video_loop.train(tmp_path / "not read", tmp_path / "a.sft", **more)
     assert pool.read_bytes() == made
 
 
@@ -285,3 +287,22 @@ def test_checkpoints_that_do_not_belong_together_are_refused(pool, tmp_path):
     checkpoint.save(tmp_path / "image.sft", {"x": torch.zeros(1)}, {"size": "s"})
     with pytest.raises(InputError, match="restoration network"):
         video_export.publish([tmp_path / "image.sft"])
+
+
+@pytest.mark.parametrize(("old", "new"), [("x2", "x1"), ("x1", "x2")])
+def test_training_goes_on_from_a_checkpoint_of_the_other_mode(pool, tmp_path, monkeypatch, old, new):
+    """It begins with plain resampling; of a picture without detail, features are what they were."""
+    first = run(pool, tmp_path / "old.sft", mode=old)
+    before, _ = video_export.restore_checkpoint(first)
+    begun, facts = video_unfold.begun(first, SIZES["s"], new)
+    assert begun.mode == new and facts == {"begun": {"mode": old, "steps": 2}}
+    flat = torch.tensor([0.2, 0.1, -0.1, 0.5])[None, :, None, None].expand(1, 4, 12, 12)
+    planes = {"x2": flat, "x1": torch.cat([flat[:, :1].expand(-1, 4, -1, -1), flat[:, 1:]], 1)}
+    assert torch.allclose(begun.eval().features(planes[new]), before.eval().features(planes[old]), atol=1e-5)
+    assert not begun(planes[new]).any()
+    again = run(pool, tmp_path / "new.sft", mode=new, weights=first, steps=8)
+    network, known = video_export.restore_checkpoint(again)
+    assert network.mode == new and known["steps"] == 8 and known["begun"]["mode"] == old
+    assert network.end.weight.any()
+    with pytest.raises(InputError, match="of this size"):
+        video_unfold.begun(first, SIZES["m"], new)

@@ -13,9 +13,9 @@ TOGETHER = 8  # pictures
 BANDS = ("low crf", "middle crf", "high crf")
 
 
-def band(crf: float, coder: int) -> int:
-    """Which third of its coder's CRF range a CRF lies in: 0, 1, 2."""
-    first, last = CODERS[coder].crf
+def band(crf: float, coder: int, mode: str = "x2") -> int:
+    """Which third of its coder's CRF range in a mode a CRF lies in: 0, 1, 2."""
+    first, last = CODERS[coder].crf_of(mode)
     return min(2, int(3 * (crf - first) / (last + 1 - first)))
 
 
@@ -49,7 +49,8 @@ def gains(network: AttentionSR, pairs: Pairs) -> Tensor:
 def table(found: Tensor, pairs: Pairs) -> dict[str, list[float]]:
     """[pairs, dB of Lanczos, gain in dB, gain without the quality plane] of all, of each codec, and of each of its bands."""
     tops = torch.tensor([float(c.top) for c in CODERS])
-    bands = torch.tensor([band(float(q * tops[c]), int(c)) for q, c in zip(pairs.quality, pairs.coder, strict=True)])
+    of = zip(pairs.quality, pairs.coder, strict=True)
+    bands = torch.tensor([band(float(q * tops[c]), int(c), pairs.mode) for q, c in of])
 
     def row(chosen: Tensor) -> list[float]:
         before, after, blind = found[chosen].mean(0).tolist()

@@ -13,15 +13,21 @@ from foveal.video import attention_sr
 from foveal.video.attention_sr import MODES, SIZES, AttentionSR
 
 
-def restore_checkpoint(path: Path) -> tuple[AttentionSR, dict[str, object]]:
-    """The network that 'foveal train video' saved, in evaluation, and the facts saved with it."""
+def mode_in(path: Path) -> str | None:
+    """The mode of the network in a training checkpoint; None if it holds none. InputError if it cannot be read."""
     try:
         with safe_open(path, "pt") as f:
             keys = set(f.keys())
             planes = f.get_tensor("head.weight").shape[1] if "head.weight" in keys else 0
     except (OSError, SafetensorError) as e:
         raise InputError(f"{path}: not a training checkpoint ({e}); 'foveal train video' writes one") from e
-    name, mode = checkpoint.size_of(path), {n: m for m, n in MODES.items()}.get(planes)
+    return {n: m for m, n in MODES.items()}.get(planes)
+
+
+def restore_checkpoint(path: Path) -> tuple[AttentionSR, dict[str, object]]:
+    """The network that 'foveal train video' saved, in evaluation, and the facts saved with it."""
+    mode = mode_in(path)
+    name = checkpoint.size_of(path)
     if name not in SIZES or mode is None:
         raise InputError(f"{path}: not a checkpoint of a restoration network; 'foveal train video' writes one")
     network = AttentionSR(SIZES[name], mode)

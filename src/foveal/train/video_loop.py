@@ -19,7 +19,7 @@ from foveal.train.parallel import Gradients, Group, device_of
 from foveal.train.record import Average, Log, Meter
 from foveal.train.video_evaluate import gains, table
 from foveal.train.video_losses import loss, plain, residual_of, restored, told, worth
-from foveal.train.video_unfold import published, unfold
+from foveal.train.video_unfold import begun, published, unfold
 from foveal.video.attention_sr import MODES, SIZES, AttentionSR, SRSize, network_input
 
 WARMUP = 100  # steps, at every start
@@ -45,12 +45,12 @@ def freeze_norms(network: nn.Module) -> None:
 
 
 def pairs_of(
-    data_dir: Path, clips: Path | None, pool: Path, *, hold_out: str, count: int, seed: int, workers: int = 1
+    data_dir: Path, clips: Path | None, pool: Path, mode: str, *, hold_out: str, count: int, seed: int, workers: int = 1
 ) -> dict[str, video_pairs.Pairs]:
-    """The pairs in the file ``pool``; made from photographs and clips, and kept there, if it does not exist."""
+    """The pairs in the file ``pool``; made for ``mode`` from photographs and clips, and kept there, if it does not exist."""
     if pool.is_file():
         return video_pairs.load(pool)
-    made = video_workers.produce(data_dir, clips, hold_out, count, seed, workers)
+    made = video_workers.produce(data_dir, clips, hold_out, count, seed, workers, (mode,))
     video_pairs.save(pool, made)
     return made
 
@@ -92,12 +92,12 @@ def train(
     """Train ``size`` in ``mode`` for ``minutes`` (or ``steps``) on the pairs of ``pool`` and write the checkpoint ``out``.
 
     The pool is made from the photographs of ``data_dir`` and the clips of ``clips`` if it is not there yet: ``pairs`` pairs
-    of each mode, by ``workers`` processes; clips whose name contains ``hold_out`` are kept for validation. ``crop``:
-    samples of the work grid. ``weights`` continues from a checkpoint, or from the weights of the package. ``device``: auto,
-    cpu, cuda or cuda:N; pairs and their crops are there too. ``half_precision``: products in bfloat16. ``compiled``:
-    torch.compile, slow to start, then faster. ``structure_from``: share of the run
-    from which MS-SSIM and gradients count too; 1 leaves them out. Interrupting (Ctrl-C) keeps what was learned. Raises
-    InputError for options out of range. Returns ``out``.
+    of this mode, by ``workers`` processes; clips whose name contains ``hold_out`` are kept for validation. ``crop``:
+    samples of the work grid. ``weights`` continues from a checkpoint (of the other mode too: then its end starts at zero),
+    or from the weights of the package. ``device``: auto, cpu, cuda or cuda:N; pairs and their crops are there too.
+    ``half_precision``: products in bfloat16. ``compiled``: torch.compile, slow to start, then faster. ``structure_from``:
+    share of the run from which MS-SSIM and gradients count too; 1 leaves them out. Interrupting (Ctrl-C) keeps what was
+    learned. Raises InputError for options out of range. Returns ``out``.
     """
     chosen = SIZES.get(size) if isinstance(size, str) else size
     if chosen is None or mode not in MODES or crop < 16 or crop % 2 or min(batch, workers, steps or 1, minutes) <= 0:
@@ -110,7 +110,7 @@ def train(
     torch.set_num_threads(threads or torch.get_num_threads())
     torch.manual_seed(seed)
     random, note = np.random.default_rng(seed), Log(log)
-    found = pairs_of(data_dir, clips, pool, hold_out=hold_out, count=pairs, seed=0, workers=workers)
+    found = pairs_of(data_dir, clips, pool, mode, hold_out=hold_out, count=pairs, seed=0, workers=workers)
     if f"train.{mode}" not in found:
         raise InputError(f"{pool}: no pairs of mode {mode}; remove it, and it is made again")
     network, held = AttentionSR(chosen, mode), found.get(f"held.{mode}")
@@ -119,7 +119,8 @@ def train(
         network, known = gone_on(weights, chosen, mode, found[f"train.{mode}"])
         facts |= known
     elif weights is not None:
-        facts |= checkpoint.load(weights, network)
+        network, known = begun(weights, chosen, mode)
+        facts |= known
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it
     average = Average(network)
     residual = torch.compile(residual_of, dynamic=False) if compiled else residual_of

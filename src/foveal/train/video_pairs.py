@@ -8,7 +8,7 @@ once before, as most videos have when they reach Foveal: then that is what is to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -37,27 +37,33 @@ THIRDS = 0.4  # share of x1 clips that are coded at two thirds of the size
 
 @dataclass(frozen=True)
 class Coder:
-    """A codec as the sender uses it: PyAV's names, presets and CRF range to draw from, the end of its CRF scale."""
+    """A codec as the sender uses it: PyAV's names, presets and CRF ranges to draw from (``full``: for mode x1, since at full
+    size low rates take higher ones), the end of its CRF scale."""
 
     name: str
     encoder: str
     decoder: str
     presets: tuple[str, ...]
     crf: tuple[int, int]
+    full: tuple[int, int]
     top: int
     options: tuple[tuple[str, str], ...] = ()
+
+    def crf_of(self, mode: str) -> tuple[int, int]:
+        """The first and the last CRF that pairs of a mode are coded at."""
+        return self.crf if mode == "x2" else self.full
 
 
 CODERS = (
     Coder(
-        "x264", "libx264", "h264", ("superfast", "veryfast", "fast", "medium"), (18, 42), 51,
+        "x264", "libx264", "h264", ("superfast", "veryfast", "fast", "medium"), (18, 42), (20, 49), 51,
         (("x264-params", "asm=avx2"),) if has_avx512() else (),  # its AVX-512 code does not repeat itself
     ),
     Coder(
-        "x265", "libx265", "hevc", ("superfast", "veryfast", "fast", "medium"), (18, 42), 51,
+        "x265", "libx265", "hevc", ("superfast", "veryfast", "fast", "medium"), (18, 42), (20, 49), 51,
         (("x265-params", "pools=none:frame-threads=1:log-level=none"),),
     ),
-    Coder("svtav1", "libsvtav1", "libdav1d", ("6", "8", "10"), (20, 60), 63, (("svtav1-params", "lp=1"),)),
+    Coder("svtav1", "libsvtav1", "libdav1d", ("6", "8", "10"), (20, 60), (24, 63), 63, (("svtav1-params", "lp=1"),)),
 )  # fmt: skip
 
 
@@ -124,7 +130,8 @@ def _coded(clip: list[Planes], mode: str, random: np.random.Generator) -> tuple[
     """The clip as the network will see it, its quality in [0, 1], which coder it was, and the ratio of the sizes."""
     which = int(random.integers(len(CODERS)))
     coder = CODERS[which]
-    crf, preset = int(random.integers(coder.crf[0], coder.crf[1] + 1)), str(random.choice(coder.presets))
+    first, last = coder.crf_of(mode)
+    crf, preset = int(random.integers(first, last + 1)), str(random.choice(coder.presets))
     kernel = str(random.choice(("lanczos", "bicubic", "area"), p=(0.7, 0.2, 0.1)))
     side = clip[0].y.shape[0]
     ratio = 2.0 if mode == "x2" else 1.5 if random.random() < THIRDS else 1.0
@@ -168,16 +175,21 @@ def source(
 
 
 def produce(
-    photographs: tuple[list[Tensor], list[Tensor]], clips: Path | None, hold_out: str, count: int, seed: int
+    photographs: tuple[list[Tensor], list[Tensor]],
+    clips: Path | None,
+    hold_out: str,
+    count: int,
+    seed: int,
+    modes: Sequence[str] = tuple(MODES),
 ) -> dict[str, Pairs]:
-    """Pairs of both modes from (training, held-out) photographs and a folder of clips: "train.x2", "held.x2", ..."""
+    """Pairs of ``modes`` from (training, held-out) photographs and a folder of clips: "train.x2", "held.x2", ..."""
     random = np.random.default_rng(seed)
     real: tuple[list[list[Planes]], list[list[Planes]]] = read_clips(clips, hold_out) if clips else ([], [])
     out = {}
     for part, pictures, films, number in zip(
         ("train", "held"), photographs, real, (count, max(2, count // HELD)), strict=True
     ):
-        for mode in MODES:
+        for mode in modes:
             if pictures or films:
                 out[f"{part}.{mode}"] = make(source(pictures, films, random), number, mode, random)
     return out

@@ -1,4 +1,4 @@
-"""Published restoration weights back into a network with batch normalisation, so that training goes on from them alone."""
+"""Where training goes on from: published weights, with batch normalisation put back, or a checkpoint of either mode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from foveal.train.video_export import facts_of
+from foveal.train import checkpoint
+from foveal.train.video_export import facts_of, mode_in
 from foveal.video import attention_sr
 from foveal.video.attention_sr import MODES, AttentionSR, Block, SRSize
 
@@ -34,6 +35,29 @@ def unfold(path: Path, size: SRSize, mode: str, inputs: Tensor) -> AttentionSR:
         for block in out.blocks:
             x = _set_norms(cast(Block, block), x)
     return out
+
+
+@torch.no_grad()
+def in_mode(network: AttentionSR, mode: str) -> AttentionSR:
+    """A network of another mode that begins with what this one has learned, and shows plain resampling as yet: its first
+    layer sees the mean of the four planes of luma where that of x2 sees luma, its end is zero."""
+    out, state = AttentionSR(network.size, mode), network.state_dict()
+    luma, rest = state["head.weight"].split([MODES[network.mode] - 3, 3], 1)
+    more = MODES[mode] - 3
+    luma = luma.expand(-1, more, -1, -1) / more if mode == "x1" else luma.sum(1, keepdim=True)
+    state["head.weight"] = torch.cat([luma, rest], 1)
+    out.load_state_dict({k: v for k, v in state.items() if not k.startswith("end.")}, strict=False)
+    return out
+
+
+def begun(path: Path, size: SRSize, mode: str) -> tuple[AttentionSR, dict[str, Any]]:
+    """The network of a checkpoint, put into ``mode``, and what is known of its training. InputError for one of another
+    size."""
+    network = AttentionSR(size, mode_in(path) or mode)
+    known = checkpoint.load(path, network)
+    if network.mode == mode:
+        return network, known
+    return in_mode(network, mode), {"begun": {"mode": network.mode, "steps": known.get("steps")}}
 
 
 def _set_norms(block: Block, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 
 from foveal.train import data, video_pairs
 from foveal.train.video_pairs import Pairs
+from foveal.video.attention_sr import MODES
 
 SMALLEST = 240  # side of the smallest photograph used, samples
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")  # read when NumPy and torch start
@@ -22,7 +23,7 @@ ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")  # r
 
 @dataclass(frozen=True)
 class Order:
-    """What one process makes: ``count`` pairs of each mode, of the photographs whose place is ``share[0]`` modulo
+    """What one process makes: ``count`` pairs of each of ``modes``, of the photographs whose place is ``share[0]`` modulo
     ``share[1]``, into the file ``out``."""
 
     data_dir: Path
@@ -31,12 +32,13 @@ class Order:
     count: int
     seed: int
     share: tuple[int, int]
+    modes: tuple[str, ...]
     out: Path
 
 
 def _make(order: Order) -> dict[str, Pairs]:
     photographs = data.load(order.data_dir, SMALLEST, torch.device("cpu"), order.share)
-    return video_pairs.produce(photographs, order.clips, order.hold_out, order.count, order.seed)
+    return video_pairs.produce(photographs, order.clips, order.hold_out, order.count, order.seed, order.modes)
 
 
 def _work(order: Order) -> Path:
@@ -58,19 +60,25 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def produce(
-    data_dir: Path, clips: Path | None, hold_out: str, count: int, seed: int, workers: int = 1
+    data_dir: Path,
+    clips: Path | None,
+    hold_out: str,
+    count: int,
+    seed: int,
+    workers: int = 1,
+    modes: tuple[str, ...] = tuple(MODES),
 ) -> dict[str, Pairs]:
-    """``video_pairs.produce`` of the pictures of a folder, ``count`` pairs of each mode by ``workers`` processes.
+    """``video_pairs.produce`` of the pictures of a folder, ``count`` pairs of each of ``modes`` by ``workers`` processes.
 
     With other numbers of workers other pairs are made. Raises InputError as ``data.load`` and ``read_clips`` do.
     """
     if workers == 1:
-        return _make(Order(data_dir, clips, hold_out, count, seed, (0, 1), Path()))
+        return _make(Order(data_dir, clips, hold_out, count, seed, (0, 1), modes, Path()))
     with tempfile.TemporaryDirectory(prefix="foveal-pairs-") as folder, _one_thread_each():
         orders = [
             Order(
                 data_dir, clips, hold_out, len(range(k, count, workers)), seed * workers + k, (k, workers),
-                Path(folder) / f"{k}.safetensors",
+                modes, Path(folder) / f"{k}.safetensors",
             )
             for k in range(workers)
         ]  # fmt: skip
