@@ -84,7 +84,7 @@ def silently(*args: object, **named: object) -> RestoreReport:
 
 def side_information(path: Path, **changes: object) -> tuple[Facts, bytes]:
     """Put into a coded file what its sender would tell of originals that are sharper than plain upscaling."""
-    facts = Facts(2.0, "x264", 23.0, "lanczos", "s", restorer.weights_id("s"), WIDTH, HEIGHT)
+    facts = Facts(2.0, "x264", 23.0, "lanczos", "s", restorer.weights_id("s", 2), WIDTH, HEIGHT)
     facts = replace(facts, **changes)  # type: ignore[arg-type]
     writer, run = SideWriter(facts), Restorer.for_model("s", 2, WIDTH, HEIGHT, 8, 23 / 51, 0)
     for small in pictures(path):

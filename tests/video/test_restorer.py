@@ -286,9 +286,10 @@ def test_the_shipped_network_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
     attention_sr.save_weights(path, {mode: network(mode) for mode in ("x2", "x1")}, {})
     try:
         assert Restorer.for_model("s", 1.5, 96, 80, 8, None, 0).runner is not None
-        first = room.weights_id("s")
-        attention_sr.save_weights(path, {mode: network(mode, 0.1) for mode in ("x2", "x1")}, {})
-        assert len(first) == 8 and room.weights_id("s") != first
+        first = {scale: room.weights_id("s", scale) for scale in (1, 1.5, 2)}
+        assert len(first[2]) == 8 and first[1] == first[1.5] != first[2]
+        attention_sr.save_weights(path, {"x2": network("x2", 0.1), "x1": network("x1")}, {})
+        assert room.weights_id("s", 2) != first[2] and room.weights_id("s", 1) == first[1]
     finally:
         attention_sr.load_weights.cache_clear()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import tracemalloc
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from foveal.errors import (
     UnknownModelError,
     UnsupportedVideoError,
 )
-from foveal.video import sender, sidecar
+from foveal.video import attention_sr, restore, sender, sidecar
 from foveal.video.attention_sr import quality_plane
 from foveal.video.basecodec import EncoderSettings
 from foveal.video.blend import best
@@ -127,6 +128,24 @@ def test_without_weights_there_is_a_warning_and_a_file(tmp_path: Path, weights: 
     assert code(source, tmp_path / "out.mkv", model="m").side_bytes == 0  # nobody asks the network: no warning
     with pytest.raises(UnknownModelError, match="'xl'"):
         code(source, tmp_path / "none.mkv", side_information=True, model="xl")
+
+
+def test_a_model_that_restores_at_one_scale_alone(tmp_path: Path, weights: Path) -> None:
+    only = {"x2": attention_sr.load_weights("s", "x2")}
+    attention_sr.save_weights(weights / "video-s.safetensors", only, {})
+    attention_sr.load_weights.cache_clear()
+    source = made.clip(tmp_path / "in.mkv", "ffv1", width=96, height=64, times=range(6))
+    with pytest.warns(FovealWarning, match=r"'s' for scale 1 or 1\.5 .*without side information"):
+        report = code(source, tmp_path / "out.mkv", scale=1, side_information=True)
+    assert report.side_bytes == 0 and report.frames == 6
+    assert code(source, tmp_path / "half.mkv", scale=2, side_information=True).side_bytes > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FovealWarning)
+        report = code(source, tmp_path / "out.mkv", scale="auto", side_information=True)
+    assert report.why.count("crf") == 3 and (report.side_bytes > 0) == (report.scale == 2)
+    with pytest.raises(UnknownModelError, match=r"'s' for scale 1 or 1\.5 "):
+        restore(tmp_path / "out.mkv", tmp_path / "restored.mkv", scale=1, model="s")
+    assert not (tmp_path / "restored.mkv").exists()
 
 
 @pytest.mark.usefixtures("weights")

@@ -17,8 +17,10 @@ Its output is a residual on top of plain Lanczos resampling, so the untrained ne
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
@@ -201,9 +203,43 @@ class AttentionSR(nn.Module):
         return out.to(self.end.weight.device).eval().requires_grad_(False)
 
 
-def trained() -> list[str]:
-    """Sizes whose weights are in this installation."""
-    return [name for name in SIZES if (WEIGHTS / f"video-{name}.safetensors").is_file()]
+def trained(mode: str | None = None) -> list[str]:
+    """Sizes whose weights are in this installation; with ``mode`` those that have weights of that mode."""
+    there = [name for name in SIZES if (WEIGHTS / f"video-{name}.safetensors").is_file()]
+    return there if mode is None else [name for name in there if _kept(WEIGHTS / f"video-{name}.safetensors", [mode])]
+
+
+def fingerprint(name: str, modes: Iterable[str]) -> bytes:
+    """SHA-256 over the shipped weights of a size in ``modes``: of each tensor, in the order of their names, its name in the
+    file and its values. UnknownModelError when there are none."""
+    kept = _kept(WEIGHTS / f"video-{name}.safetensors", modes) if name in trained() else {}
+    if not kept:
+        raise _missing(name, *modes)
+    return sha256(b"".join(k.encode() + v.numpy().tobytes() for k, v in sorted(kept.items()))).digest()
+
+
+def _kept(path: Path, modes: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors of ``modes`` in a file of ``save_weights``; none if it is not one."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return {k: v for k, v in load(path.read_bytes()).items() if k.split(".")[0] in modes}
+    except (OSError, SafetensorError):
+        return {}
+
+
+def _missing(name: str, *modes: str) -> UnknownModelError:
+    """Of a size that was never trained, or not in any of these modes."""
+    if name not in trained():
+        there, what = trained(), f"video model {name!r}"
+    else:
+        scales = {"x2": "2", "x1": "1 or 1.5"}
+        there, what = trained(modes[0]), f"video model {name!r} for scale {scales.get(modes[0], modes[0])}"
+    return UnknownModelError(
+        f"there are no weights of {what} in this installation (has {', '.join(there) or 'none'}); choose one of those, or "
+        "train with 'foveal train video'"
+    )
 
 
 def save_weights(path: Path, networks: dict[str, AttentionSR], facts: dict[str, object]) -> None:
@@ -243,11 +279,9 @@ def read_weights(path: Path, name: str, mode: str) -> AttentionSR:
 def load_weights(name: str, mode: str = "x2") -> AttentionSR:
     """The shipped network of a size ("s", "m", "l") and mode ("x2", "x1"), folded, for inference alone.
 
-    Raises UnknownModelError for a size that was never trained or is not known.
+    Raises UnknownModelError for a size that was never trained, or not in that mode, or is not known.
     """
-    if name not in trained():
-        raise UnknownModelError(
-            f"there are no weights of video model {name!r} in this installation (has "
-            f"{', '.join(trained()) or 'none'}); choose one of those, or train with 'foveal train video'"
-        )
-    return read_weights(WEIGHTS / f"video-{name}.safetensors", name, mode)
+    path = WEIGHTS / f"video-{name}.safetensors"
+    if name not in trained() or (_kept(path, MODES) and not _kept(path, [mode])):
+        raise _missing(name, mode)
+    return read_weights(path, name, mode)

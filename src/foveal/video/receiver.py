@@ -135,7 +135,7 @@ def unfit(side: SideReader, video: VideoFormat, scale: float | None, model: str 
         return f"side information is for scale {facts.scale:g}, not for {scale:g}"
     if model is not None and facts.model != model:
         return f"side information is for model {facts.model}, not for {model}"
-    if facts.weights != weights_id(facts.model):
+    if facts.weights != weights_id(facts.model, facts.scale):
         return f"side information is for other weights of model {facts.model} than this installation has"
     for size, small in ((facts.width, video.width), (facts.height, video.height)):
         if not size <= small * facts.scale < size + 2 * facts.scale + 2:

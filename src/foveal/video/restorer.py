@@ -10,7 +10,6 @@ frames everything is forgotten: a receiver that begins at such a frame gets the 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -108,10 +107,9 @@ class Parts(NamedTuple):
         return np.asarray(blend, np.float32).repeat(side, 0).repeat(side, 1)[:rows, :columns]
 
 
-def weights_id(model: str) -> bytes:
-    """8 bytes that tell the shipped weights of a model from others. UnknownModelError when there are none."""
-    attention_sr.load_weights(model, "x2")
-    return hashlib.sha256((attention_sr.WEIGHTS / f"video-{model}.safetensors").read_bytes()).digest()[:8]
+def weights_id(model: str, scale: float) -> bytes:
+    """8 bytes that tell the shipped weights of a model for a scale from others. UnknownModelError when there are none."""
+    return attention_sr.fingerprint(model, [mode_of(scale)])[:8]
 
 
 def mode_of(scale: float) -> str:

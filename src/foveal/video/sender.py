@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from foveal.errors import CorruptError, FovealWarning, InputError, UnknownModelError, UnsupportedVideoError
 from foveal.video import copying, lastlayer, scout, sidecar
-from foveal.video.attention_sr import SIZES, load_weights
+from foveal.video.attention_sr import MODES, SIZES, fingerprint, load_weights, trained
 from foveal.video.basecodec import EncoderSettings, frame_rate
 from foveal.video.blend import VALUE_OF_A_BIT, SideWriter, best, bits_per_frame
 from foveal.video.choice import SCALES, Choice, Coded, Receiver, Show, choose, name, shrink, small_size
@@ -86,10 +86,11 @@ def send(
         side_information = False
     asked = side_information or scale == "auto" or target_vmaf is not None
     network = _usable(model) if asked else None
-    told = side_information and network is not None
     with Reader(source) as reader:
         video = reader.format
-        choice = _choose(source, video, settings, scale, target_vmaf, _receiver(video, network, told))
+        receiver = _receiver(video, network, side_information)
+        choice = _choose(source, video, settings, scale, target_vmaf, receiver)
+        told = side_information and network is not None and _usable(network, choice.scale) is not None
         steps = Steps(progress, _expected(video, 1 + told))
         side = Side(source, choice, model, steps) if told else None
         frames = _code(reader, source, out, choice, steps, side)
@@ -132,22 +133,25 @@ def _choose(
 
 
 def _receiver(video: VideoFormat, model: str | None, side_information: bool) -> Receiver:
-    """What a receiver with ``model`` makes of the probes; None: one that resamples alone."""
+    """What a receiver with ``model`` makes of the probes; None: one that resamples alone, as any does at a scale that its
+    model was not trained for."""
+    modes = [mode for mode in MODES if model in trained(mode)]
 
     def receiver(scale: float, settings: EncoderSettings, coded: Coded) -> Show:
-        bits, network = settings.bits or video.bits, model and load_weights(model, mode_of(scale))
+        bits = settings.bits or video.bits
+        network = load_weights(model, mode_of(scale)) if model and mode_of(scale) in modes else None
+        helped = side_information and network is not None
         restorer = Restorer(
-            network or None, scale, video.width, video.height, bits, settings.quality,
-            chroma_location=video.chroma_location,
-        )  # fmt: skip
-        if model and side_information:
+            network, scale, video.width, video.height, bits, settings.quality, chroma_location=video.chroma_location
+        )
+        if model and helped:
             limit = LAYER_SHARE * bits_per_frame(video.width, video.height)
             pairs = ((at_bits(original, bits), small) for small, original in coded.ahead)
             told = scout.change(pairs, coded.pictures, restorer, SIZES[model].c, VALUE_OF_A_BIT / coded.bits, limit)
             restorer.adapt(lastlayer.added(told))
 
         def show(small: Planes, original: Planes) -> Planes:
-            parts, y = _helped(restorer, small, at_bits(original, bits) if side_information else None)
+            parts, y = _helped(restorer, small, at_bits(original, bits) if helped else None)
             return Planes(*(_rounded(p, bits) for p in (y, parts.u, parts.v)))  # nobody looks at chroma here
 
         return show
@@ -168,10 +172,11 @@ def _rounded(plane: NDArray[np.float32], bits: int) -> Plane:
     return whole.astype(np.uint8) if bits == 8 else whole.astype(np.uint16)
 
 
-def _usable(model: str) -> str | None:
-    """``model``, or None with a warning when it was not trained yet. UnknownModelError for one that there never is."""
+def _usable(model: str, scale: float | None = None) -> str | None:
+    """``model``, or None with a warning when it was not trained yet, or not for ``scale``. UnknownModelError for one that
+    there never is."""
     try:
-        weights_id(model)
+        fingerprint(model, MODES if scale is None else [mode_of(scale)])
     except UnknownModelError as fault:
         if model not in SIZES:
             raise
@@ -195,7 +200,7 @@ class Side:
             bits, place = smalls.format.bits, smalls.format.chroma_location
             crf, restorer = self._told(coded, (*size, bits, place))
             facts = Facts(
-                scale, settings.codec, crf, "lanczos", self.model, weights_id(self.model), *size,
+                scale, settings.codec, crf, "lanczos", self.model, weights_id(self.model, scale), *size,
                 channels=SIZES[self.model].c,
             )  # fmt: skip
             video_bits = 8 * copying.coded_bytes(coded) / max(1, self.steps.done)
