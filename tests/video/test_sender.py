@@ -17,6 +17,7 @@ import pytest
 import video_clips as made
 
 from foveal.errors import (
+    CorruptError,
     FovealWarning,
     InputError,
     TruncatedError,
@@ -117,6 +118,15 @@ def test_the_receiver_is_told_the_crf_where_the_network_does_better_with_it(
     found = sidecar.find(tmp_path / "out.mkv").data
     assert found is not None and report.crf == 18
     assert SideReader(found).facts.crf == (18 if better == "told" else None)
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_coded_file_that_ends_sooner_when_it_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender.scout, "changes", lambda *_: iter(()))
+    source = made.clip(tmp_path / "in.mkv", "ffv1", times=range(3))
+    with pytest.raises(CorruptError, match="3 frames were coded, 0 come back"):
+        code(source, tmp_path / "out.mkv", side_information=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mkv"]
 
 
 def test_without_weights_there_is_a_warning_and_a_file(tmp_path: Path, weights: Path) -> None:

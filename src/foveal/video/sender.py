@@ -207,7 +207,10 @@ class Side:
             writer, changes = SideWriter(facts, video_bits), self._changes(coded, facts, restorer, video_bits)
             for original, small in zip(originals, smalls, strict=False):
                 if count % GROUP == 0:
-                    restorer.adapt(writer.begin(next(changes)))
+                    change = next(changes, None)
+                    if change is None:  # the reader ahead found fewer frames
+                        break
+                    restorer.adapt(writer.begin(change))
                 writer.add(at_bits(original.planes, bits), restorer, small.planes)
                 count += 1
                 self.steps.step()
