@@ -117,20 +117,20 @@ def grams(luma: Luma, error: Floats) -> Floats:
     coded, residual = _padded(luma.coded, REACH)[0, 0], _padded(luma.residual, NEAR)[0, 0]
     others = [_even(luma.difference(moment), missed) for moment in range(len(MOMENTS))]
     out = np.empty((down, across, len(PAIRS[0])), np.float32)
-    features = torch.zeros(across, LUMA + 1, 4, side, side)
-    flat = features.view(across, LUMA + 1, -1)
+    features = torch.zeros(LUMA + 1, 4, side, across * side)
     for block in range(down):
         first, last = block * side, min((block + 1) * side, rows)
         if last - first < side:
             features.zero_()
         for i in range(4):
-            for k, plane in enumerate(_features(luma, coded, residual, [*others, missed], i, (first, last))):
-                _place(features[:, k, i], plane)
+            into = features[:, i, : last - first, :columns]
+            _features(luma, coded, residual, [*others, missed], i, (first, last), into)
         if 2 * last > height:  # beyond the border there is nothing to be right about
-            features[:, :, 2:, last - first - 1] = 0
+            features[:, 2:, last - first - 1] = 0
         if 2 * columns > width:
-            features[-1, :, 1::2, :, (columns - 1) % side] = 0
-        sums = torch.bmm(flat, flat.transpose(1, 2)).numpy()
+            features[:, 1::2, :, columns - 1] = 0
+        apart = features.view(LUMA + 1, 4, side, across, side).permute(3, 0, 1, 2, 4).reshape(across, LUMA + 1, -1)
+        sums = torch.bmm(apart, apart.transpose(1, 2)).numpy()
         out[block] = sums[:, PAIRS[0], PAIRS[1]]
     return out
 
@@ -140,15 +140,23 @@ def samples(luma: Luma, error: Floats, rows: tuple[int, int]) -> Tensor:
     cells in these rows: (4, AROUND + 1, rows, columns)."""
     coded, residual = _padded(luma.coded, REACH)[0, 0], _padded(luma.residual, NEAR)[0, 0]
     missed = _even(torch.from_numpy(error), residual[2 * NEAR :, 2 * NEAR :])
-    own = (_features(luma, coded, residual, [missed], i, rows) for i in range(4))
-    return torch.stack([torch.stack(planes) for planes in own])
+    out = torch.empty(4, AROUND + 1, rows[1] - rows[0], luma.residual.shape[1] // 2)
+    for i in range(4):
+        _features(luma, coded, residual, [missed], i, rows, out[i])
+    return out
 
 
 def _features(
-    luma: Luma, coded: Tensor, residual: Tensor, own: Sequence[Tensor], phase: int, rows: tuple[int, int]
-) -> list[Tensor]:
-    """The LUMA features and the error of one of the four samples of each cell in these rows, (rows, columns) each; ``own``:
-    the last of them, (2 rows, 2 columns), of which a sample sees its own place alone."""
+    luma: Luma,
+    coded: Tensor,
+    residual: Tensor,
+    own: Sequence[Tensor],
+    phase: int,
+    rows: tuple[int, int],
+    into: Tensor,
+) -> None:
+    """The AROUND features of one of the four samples of each cell in these rows, and ``own`` (2 rows, 2 columns), of which a
+    sample sees its own place alone, ``into`` (AROUND + len(own), rows, columns)."""
     top, left = divmod(phase, 2)
     first, last = rows
     columns = luma.residual.shape[1] // 2
@@ -162,10 +170,13 @@ def _features(
     step = 1 if luma.mirrored else 2
     middle = window(coded, step, REACH, 0, 0)
     around = [(dy, dx) for dy in range(-REACH, REACH + 1) for dx in range(-REACH, REACH + 1) if dy or dx]
-    out = [window(coded, step, REACH, dy, dx) - middle for dy, dx in around]
     near = [(dy, dx) for dy in range(-NEAR, NEAR + 1) for dx in range(-NEAR, NEAR + 1)]
-    out += [window(residual, 2, NEAR, dy, dx) for dy, dx in near]
-    return [*out, *(plane[2 * first + top : 2 * last : 2, left::2] for plane in own)]
+    for k, (dy, dx) in enumerate(around):
+        torch.sub(window(coded, step, REACH, dy, dx), middle, out=into[k])
+    for k, (dy, dx) in enumerate(near, DETAIL):
+        into[k] = window(residual, 2, NEAR, dy, dx)
+    for k, plane in enumerate(own, AROUND):
+        into[k] = plane[2 * first + top : 2 * last : 2, left::2]
 
 
 def _even(plane: Tensor | None, like: Tensor) -> Tensor:
@@ -173,13 +184,3 @@ def _even(plane: Tensor | None, like: Tensor) -> Tensor:
     if plane is None:
         return torch.zeros_like(like)
     return F.pad(plane, (0, like.shape[1] - plane.shape[1], 0, like.shape[0] - plane.shape[0]))
-
-
-def _place(into: Tensor, plane: Tensor) -> None:
-    """(rows, columns) into (blocks, 32, 32), what is beyond the right border left as it is: zero."""
-    rows, columns = plane.shape
-    side = into.shape[-1]
-    whole = columns // side
-    into[:whole, :rows] = plane[:, : whole * side].reshape(rows, whole, side).transpose(0, 1)
-    if columns % side:
-        into[whole, :rows, : columns % side] = plane[:, whole * side :]

@@ -59,7 +59,7 @@ class Sums:
             inputs = F.unfold(near[:, :, top : bottom + 2, : columns + 2], 3)[0]
             own = samples(parts.luma, error, (top, bottom))[..., :columns].reshape(4, AROUND + 1, -1)
             self.inputs += (inputs @ inputs.T).numpy()
-            self.own += torch.einsum("ifn,ign->fg", own, own).numpy()
+            self.own += torch.bmm(own, own.transpose(1, 2)).sum(0).numpy()
             self.crossed += (own @ inputs.T).numpy()
 
     def system(self) -> tuple[Floats, Floats]:
