@@ -32,6 +32,7 @@ from foveal.errors import (
 )
 from foveal.video.basecodec import pyav
 from foveal.video.copying import opened
+from foveal.video.encodernote import crf_in
 from foveal.video.sampling import lost, planar, to_420
 from foveal.video.types import Frame, Mastering, Planes, VideoFormat
 from foveal.video.wholeness import missing_end
@@ -116,6 +117,7 @@ class _Container:
             warnings.warn(f"{path}: {cut}; what there is, is used", FovealWarning, stacklevel=4)
         self.av = pyav()
         self.container = opened(path, max_pixels=str(self.limits.pixels))
+        self.crf: float | None = None
         try:
             self.stream = self._choose()
             self.siting = self._siting()
@@ -191,7 +193,10 @@ class _Container:
         fault: type[Exception] = self.av.error.FFmpegError
         while True:
             try:
-                pictures = next(packets).decode()
+                packet = next(packets)
+                if not seen and self.crf is None:
+                    self.crf = crf_in(self.stream.codec_context.codec.canonical_name, bytes(packet))
+                pictures = packet.decode()
             except StopIteration:
                 break
             except fault as error:
@@ -238,7 +243,8 @@ class _Container:
             rate=stream.average_rate or stream.guessed_rate or None,
             aspect=_aspect(stream.sample_aspect_ratio), rotation=int(picture.rotation),
             codec=context.codec.canonical_name, frames=stream.frames or None, seconds=seconds,
-            bits_per_second=self._bit_rate(), mastering=_mastering(picture), **colour,
+            bits_per_second=self._bit_rate(), mastering=_mastering(picture),
+            crf=self.crf or crf_in(context.codec.canonical_name, bytes(context.extradata or b"")), **colour,
         )  # fmt: skip
 
     def _bit_rate(self) -> float | None:

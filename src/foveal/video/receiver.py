@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from foveal.errors import FormatError, FovealWarning, InputError, LimitError
-from foveal.video import copying, lastlayer, sidecar
+from foveal.video import copying, encodernote, lastlayer, sidecar
 from foveal.video.attention_sr import SIZES
 from foveal.video.basecodec import ENCODERS, EncoderSettings, frame_rate
 from foveal.video.frames import Reader
@@ -47,22 +47,27 @@ class RestoreReport:
 
 @dataclass
 class Plan:
-    """How a video is restored. ``side``: None without side information, and then ``reason`` says why."""
+    """How a video is restored. ``side``: None without side information, and then ``reason`` says why. ``crf``: what the
+    video's encoder says of itself, which is used where there is no side information."""
 
     scale: float
     model: str
     side: SideReader | None
     reason: str = ""
+    crf: float | None = None
 
     @property
     def why(self) -> str:
         """One line about it."""
         told = "side information used" if self.side else self.reason
-        return f"x{self.scale:g}, model {self.model}; {told}"
+        known = f"; coded at crf {self.crf:g}, as its encoder notes" if self.crf and not self.side else ""
+        return f"x{self.scale:g}, model {self.model}; {told}{known}"
 
     def quality(self) -> float | None:
-        """CRF of the coded video as a share of its range, where side information says it."""
+        """CRF of the coded video as a share of its range: what side information says, or the video where there is none."""
         facts = self.side.facts if self.side else None
+        if facts is None and self.crf is not None:
+            return self.crf / encodernote.WORST
         if facts is None or facts.crf is None or facts.codec not in ENCODERS or not ENCODERS[facts.codec].worst:
             return None
         return min(facts.crf / ENCODERS[facts.codec].worst, 1.0)
@@ -107,7 +112,7 @@ def choose(source: str, video: VideoFormat, scale: float | None, model: str | No
 
     A FovealWarning when it is damaged or does not fit, and when it is missing although no ``scale`` was asked for.
     """
-    fallback = Plan(scale or 2.0, model or "s", None)
+    fallback = Plan(scale or 2.0, model or "s", None, crf=video.crf)
     if not use_side:
         return replace(fallback, reason="side information left aside")
     if source == "-" or source.endswith(".y4m"):
@@ -125,7 +130,7 @@ def choose(source: str, video: VideoFormat, scale: float | None, model: str | No
     if reason := unfit(side, video, scale, model):
         _warn(source, reason)
         return replace(fallback, reason=reason)
-    return Plan(side.facts.scale, side.facts.model, side)
+    return Plan(side.facts.scale, side.facts.model, side, crf=video.crf)
 
 
 def unfit(side: SideReader, video: VideoFormat, scale: float | None, model: str | None) -> str:

@@ -77,6 +77,7 @@ class VideoFormat:
     ``rotation``: degrees counter-clockwise as the display matrix says; it is carried along, never applied.
     ``aspect``: sample aspect ratio. ``rate``: average frames per second, None if unknown. ``frames``, ``seconds``: None if
     unknown. ``bits_per_second``: of the coded stream, None if unknown. ``mastering``: None for a video that does not say.
+    ``crf``: what its encoder, x264 or x265, says it was coded at; None if it does not.
     """
 
     width: int
@@ -96,3 +97,4 @@ class VideoFormat:
     seconds: float | None = None
     bits_per_second: float | None = None
     mastering: Mastering | None = None
+    crf: float | None = None
