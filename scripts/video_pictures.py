@@ -1,4 +1,5 @@
-"""Draw Lanczos, AttentionSR and the original of a few clips side by side, from one coded file of half size each.
+"""Draw Lanczos, AttentionSR and the original of a few clips side by side, from one coded file of half size each, or with
+`--scale 1` of full size, where Lanczos has nothing to do.
 
     python scripts/video_pictures.py CLIPS -o docs/pictures --clips cockatoo,vid4_foliage,vtest --codec x265 --crf 32
 
@@ -23,6 +24,7 @@ from foveal.bench.video_media import Clip, find_clips, lanczos, luma, prepare, p
 
 WIDTH, HEIGHT = 232, 184  # of the region, pixels
 ZOOM, LINE, GAP = 2, 22, 6
+PREFIX = {2: "video", 1: "repaired"}  # of the pictures' names, by scale
 Picture = NDArray[np.uint8]
 
 
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("--clips", default="", help="beginnings of file names, with commas")
     parser.add_argument("--codec", default="x265")
     parser.add_argument("--crf", type=float, default=32)
+    parser.add_argument("--scale", type=int, choices=(1, 2), default=2)
     parser.add_argument("--model", default="s")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--frame", type=int, default=24, help="the one that is shown")
@@ -48,19 +51,25 @@ def draw(source: Path, scratch: Path, options: argparse.Namespace) -> None:
     """The pictures of one clip."""
     clip = prepare(source, scratch / "original.y4m", options.frames)
     coded, plain, restored = (scratch / name for name in ("coded.mkv", "plain.y4m", "restored.y4m"))
-    report = video.encode(clip.path, coded, scale=2, codec=options.codec, crf=options.crf, model=options.model)
+    report = video.encode(
+        clip.path, coded, scale=options.scale, codec=options.codec, crf=options.crf, model=options.model
+    )
     lanczos(coded, plain, clip)
     video.decode(coded, restored, model=options.model)
     kbps = (stream_bytes(coded)[0] + report.side_bytes) * 8 / clip.seconds / 1000
     number = min(options.frame, clip.frames - 1)
-    ways = {"Lanczos": plain, f"AttentionSR {options.model.upper()}": restored, "original": clip.path}
+    ways = {
+        "Lanczos" if options.scale == 2 else "as coded": plain,
+        f"AttentionSR {options.model.upper()}": restored,
+        "original": clip.path,
+    }
     frames = {name: frame(path, clip, number) for name, path in ways.items()}
     top, left = busiest(list(luma(clip.path, clip))[number])
     lumas = {name: list(luma(path, clip))[number] for name, path in ways.items()}
     captions = [f"{name}, {psnr_db(lumas['original'], lumas[name]):.2f} dB" for name in list(ways)[:2]]
     captions = [f"{captions[0]} ({options.codec}, {kbps:.0f} kbit/s)", captions[1], "original"]
     crops = [picture[top : top + HEIGHT, left : left + WIDTH] for picture in frames.values()]
-    save(sheet(crops, captions, ZOOM), options.output / f"video-{source.stem}.webp")
+    save(sheet(crops, captions, ZOOM), options.output / f"{PREFIX[options.scale]}-{source.stem}.webp")
     if options.slices:
         row = top + HEIGHT // 2
         slices = [np.stack([plane[row] for plane in luma(path, clip)]) for path in ways.values()]
