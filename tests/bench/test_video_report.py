@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,17 @@ def test_gains_are_decibels_at_equal_bits(results: Results) -> None:
     assert found["x264", "S"]["dB PSNR-Y"] == "+0.50"
     assert found["x264", "S+side"]["VMAF"] == "+2.00"
     assert found["x264", "S"]["worst point, dB"] == "+0.500"
+
+
+def test_what_is_repaired_at_full_size_is_held_against_full_size(results: Results) -> None:
+    full = [p for p in results.points if p.variant == "full" and p.codec == "x264"]
+    repaired = [replace(p, variant="x1-S", psnr_y=p.psnr_y + 0.25) for p in full]
+    both = replace(results, points=(*results.points, *repaired))
+    found = cells(both, "Gain over full size")
+    assert set(found) == {("x264", "x1-S")}
+    assert (found["x264", "x1-S"]["dB PSNR-Y"], found["x264", "x1-S"]["worst point, dB"]) == ("+0.25", "+0.250")
+    assert ("x264", "x1-S") not in cells(both, "Gain over Lanczos")
+    assert float(cells(both, "BD-rate against full")["x264", "x1-S"]["PSNR-Y"]) < 0
 
 
 def test_every_clip_has_its_line(results: Results) -> None:

@@ -121,10 +121,12 @@ def _interpolate(x: Array, y: Array, at: Array) -> Array:
     return np.asarray(y[piece] + t * (slopes[piece] + t * (square + t * cube)))
 
 
-def worst(points: Iterable[Point], variant: str, codec: str, metric: str = "psnr_y") -> tuple[float, str, float] | None:
-    """The smallest difference of a variant to Lanczos at the same stream, with its clip and CRF; None without both."""
+def worst(
+    points: Iterable[Point], variant: str, codec: str, metric: str = "psnr_y", anchor: str = "lanczos"
+) -> tuple[float, str, float] | None:
+    """The smallest difference of a variant to the anchor at the same stream, with its clip and CRF; None without both."""
     own = [p for p in points if p.codec == codec and p.part == "clip"]
-    plain = {(p.clip, p.crf): float(getattr(p, metric)) for p in own if p.variant == "lanczos"}
+    plain = {(p.clip, p.crf): float(getattr(p, metric)) for p in own if p.variant == anchor}
     places = [(p, (p.clip, p.crf)) for p in own if p.variant == variant]
     found = [(float(getattr(p, metric)) - plain[place], *place) for p, place in places if place in plain]
     return min(found, default=None)

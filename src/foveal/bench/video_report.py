@@ -33,8 +33,14 @@ class Table:
 def tables(results: Results) -> list[Table]:
     """All tables that the results have numbers for."""
     curves = all_curves(results.points)
-    found = [_bd_rates(curves), _gains(curves, results.points), _clips(curves), _auto(curves, results.points)]
-    found += [_rivals(results.points), _flicker(results.points), _speed(results.speeds), _cost(results.points)]
+    found = [_bd_rates(curves), *(_gains(curves, results.points, anchor) for anchor in ANCHORS), _clips(curves)]
+    found += [
+        _auto(curves, results.points),
+        _rivals(results.points),
+        _flicker(results.points),
+        _speed(results.speeds),
+        _cost(results.points),
+    ]
     return [table for table in found if len(table.rows) > 1]
 
 
@@ -98,21 +104,24 @@ def _bd_rates(curves: Curves) -> Table:
     return Table("BD-rate against full resolution, %", BD_NOTE, rows)
 
 
-def _gains(curves: Curves, points: Sequence[Point]) -> Table:
+def _gains(curves: Curves, points: Sequence[Point], anchor: str) -> Table:
+    """Of what is shown at half size over Lanczos, of what is repaired at full size over full size as it was coded."""
     head = ["codec", "shown as", "dB PSNR-Y", "least clip", "VMAF", "VMAF-NEG", "worst point, dB", "of clip", "at CRF"]
     rows = [head]
     for codec, own in _by_codec(curves).items():
-        for variant in _variants(own, "full", "lanczos"):
-            pairs = _pairs(own, "lanczos", variant)
+        for variant in _variants(own, *ANCHORS):
+            if variant.startswith("x1-") != (anchor == "full"):
+                continue
+            pairs = _pairs(own, anchor, variant)
             found = {metric: [vc.gain(*pair, metric) for pair in pairs] for metric in ("psnr_y", "vmaf", "vmaf_neg")}
             means = [mean(values) for values in found.values()]
             if means[0] is None:
                 continue
             least = min(value for value in found["psnr_y"] if value is not None)
-            worst = vc.worst(points, variant, codec)
+            worst = vc.worst(points, variant, codec, anchor=anchor)
             last = [f"{worst[0]:+.3f}", worst[1], f"{worst[2]:g}"] if worst else ["-", "-", "-"]
             rows.append([codec, variant, _signed(means[0]), f"{least:+.2f}", *map(_signed, means[1:]), *last])
-    return Table("Gain over Lanczos at equal bits", GAIN_NOTE, rows)
+    return Table(f"Gain over {ANCHORS[anchor]} at equal bits", GAIN_NOTE, rows)
 
 
 def _clips(curves: Curves) -> Table:
@@ -266,9 +275,10 @@ BD_NOTE = (
     "Bits at equal quality, PCHIP over the quality that both reach; means over the clips that have a figure. The CRFs "
     "are low-rate ones. Negative is fewer bits."
 )
+ANCHORS = {"lanczos": "Lanczos", "full": "full size"}
 GAIN_NOTE = (
     "Mean over the rates that both cover; side information counts as bits. Worst point: the smallest difference to "
-    "Lanczos of the same stream."
+    "the same stream as it is."
 )
 CLIP_NOTE = "BD-rate in %, and the rate from which full resolution is at least as good."
 AUTO_NOTE = (
