@@ -34,13 +34,8 @@ def tables(results: Results) -> list[Table]:
     """All tables that the results have numbers for."""
     curves = all_curves(results.points)
     found = [_bd_rates(curves), *(_gains(curves, results.points, anchor) for anchor in ANCHORS), _clips(curves)]
-    found += [
-        _auto(curves, results.points),
-        _rivals(results.points),
-        _flicker(results.points),
-        _speed(results.speeds),
-        _cost(results.points),
-    ]
+    found += [_auto(curves, results.points), _rivals(results.points), _flicker(results.points)]
+    found += [_speed(results.speeds), _cost(results.points)]
     return [table for table in found if len(table.rows) > 1]
 
 
