@@ -11,7 +11,6 @@ from safetensors.numpy import save_file
 
 from foveal.bench import video_results as results
 from foveal.errors import InputError
-from foveal.video import attention_sr
 
 RUN = {"options": {"frames": 8, "threads": 1}, "encoders": {"av": "1"}, "date": "today"}
 SPEED = results.Speed("lanczos", 1280, 720, 24, 1, 2.0, 1.5, 90.0, None, "")
@@ -90,22 +89,20 @@ def test_other_files_are_not_taken_for_results(tmp_path: Path, line: str) -> Non
 
 
 def test_a_hash_is_of_the_tensors_of_the_mode_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_sr, "WEIGHTS", tmp_path)
+    (tmp_path / "weights").mkdir()
+    monkeypatch.setattr(results, "files", lambda package: tmp_path)
 
-    def hashes(*variants: str, **tensors: float) -> list[str]:
+    def hashes(**tensors: float) -> list[str]:
         results.weights_of.cache_clear()
         arrays = {name.replace("_", "."): np.full(3, value, np.float16) for name, value in tensors.items()}
-        save_file(arrays, tmp_path / "video-s.safetensors")
-        return [results.weights_of(variant) for variant in variants]
+        save_file(arrays, tmp_path / "weights" / "video-z.safetensors")
+        return [results.weights_of(variant) for variant in ("Z", "x1-Z+side", "auto-Z")]
 
-    all_three = ("S", "x1-S+side", "auto-S")
-    before = hashes(*all_three, x2_a=1, x1_a=2)
-    after = hashes(*all_three, x2_a=1, x1_a=3)
-    assert before[0] == after[0] == hashes("S", x2_a=1)[0]
+    before = hashes(x2_a=1, x1_a=2)
+    after = hashes(x2_a=1, x1_a=3)
+    assert before[0] == after[0] == hashes(x2_a=1)[0]
     assert before[1] != after[1] and before[2] != after[2]
     assert len({*before, *after}) == 5
-    with pytest.raises(InputError, match="scale 1 or"):
-        results.weights_of("x1-S+side")
     results.weights_of.cache_clear()
 
 
