@@ -205,37 +205,42 @@ class AttentionSR(nn.Module):
 
 def trained(mode: str | None = None) -> list[str]:
     """Sizes whose weights are in this installation; with ``mode`` those that have weights of that mode."""
-    there = [name for name in SIZES if (WEIGHTS / f"video-{name}.safetensors").is_file()]
-    return there if mode is None else [name for name in there if _kept(WEIGHTS / f"video-{name}.safetensors", [mode])]
+    return [name for name in SIZES if (_file(name).is_file() if mode is None else mode in modes_of(name))]
+
+
+def modes_of(name: str) -> list[str]:
+    """The modes that the shipped weights of a size are for; none where there are no weights, or damaged ones."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(_file(name), "pt") as f:
+            kept = {key.split(".")[0] for key in f.keys()}
+    except (OSError, SafetensorError):
+        return []
+    return [mode for mode in MODES if mode in kept]
 
 
 def fingerprint(name: str, modes: Iterable[str]) -> bytes:
     """SHA-256 over the shipped weights of a size in ``modes``: of each tensor, in the order of their names, its name in the
     file and its values. UnknownModelError when there are none."""
-    kept = _kept(WEIGHTS / f"video-{name}.safetensors", modes) if name in trained() else {}
-    if not kept:
-        raise _missing(name, *modes)
-    return sha256(b"".join(k.encode() + v.numpy().tobytes() for k, v in sorted(kept.items()))).digest()
-
-
-def _kept(path: Path, modes: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors of ``modes`` in a file of ``save_weights``; none if it is not one."""
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
-    try:
-        return {k: v for k, v in load(path.read_bytes()).items() if k.split(".")[0] in modes}
-    except (OSError, SafetensorError):
-        return {}
+    wanted = list(modes)
+    if not set(wanted) & set(modes_of(name)):
+        raise _missing(name, wanted[0])
+    kept = sorted((k, v) for k, v in load(_file(name).read_bytes()).items() if k.split(".")[0] in wanted)
+    return sha256(b"".join(k.encode() + v.numpy().tobytes() for k, v in kept)).digest()
 
 
-def _missing(name: str, *modes: str) -> UnknownModelError:
-    """Of a size that was never trained, or not in any of these modes."""
-    if name not in trained():
-        there, what = trained(), f"video model {name!r}"
-    else:
-        scales = {"x2": "2", "x1": "1 or 1.5"}
-        there, what = trained(modes[0]), f"video model {name!r} for scale {scales.get(modes[0], modes[0])}"
+def _file(name: str) -> Path:
+    return WEIGHTS / f"video-{name}.safetensors"
+
+
+def _missing(name: str, mode: str) -> UnknownModelError:
+    """Of a size that was never trained, or not in this mode."""
+    there, what = trained(), f"video model {name!r}"
+    if name in there:
+        there, what = trained(mode), f"{what} for scale {'2' if mode == 'x2' else '1 or 1.5'}"
     return UnknownModelError(
         f"there are no weights of {what} in this installation (has {', '.join(there) or 'none'}); choose one of those, or "
         "train with 'foveal train video'"
@@ -281,7 +286,7 @@ def load_weights(name: str, mode: str = "x2") -> AttentionSR:
 
     Raises UnknownModelError for a size that was never trained, or not in that mode, or is not known.
     """
-    path = WEIGHTS / f"video-{name}.safetensors"
-    if name not in trained() or (_kept(path, MODES) and not _kept(path, [mode])):
+    there = modes_of(name)
+    if name not in trained() or (there and mode not in there):
         raise _missing(name, mode)
-    return read_weights(path, name, mode)
+    return read_weights(_file(name), name, mode)

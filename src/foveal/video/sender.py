@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from foveal.errors import CorruptError, FovealWarning, InputError, UnknownModelError, UnsupportedVideoError
 from foveal.video import copying, lastlayer, scout, sidecar
-from foveal.video.attention_sr import MODES, SIZES, fingerprint, load_weights, trained
+from foveal.video.attention_sr import MODES, SIZES, fingerprint, load_weights, modes_of
 from foveal.video.basecodec import EncoderSettings, frame_rate
 from foveal.video.blend import VALUE_OF_A_BIT, SideWriter, best, bits_per_frame
 from foveal.video.choice import SCALES, Choice, Coded, Receiver, Show, choose, name, shrink, small_size
@@ -135,7 +135,7 @@ def _choose(
 def _receiver(video: VideoFormat, model: str | None, side_information: bool) -> Receiver:
     """What a receiver with ``model`` makes of the probes; None: one that resamples alone, as any does at a scale that its
     model was not trained for."""
-    modes = [mode for mode in MODES if model in trained(mode)]
+    modes = modes_of(model) if model else []
 
     def receiver(scale: float, settings: EncoderSettings, coded: Coded) -> Show:
         bits = settings.bits or video.bits
