@@ -157,7 +157,7 @@ def test_gradients_that_are_not_finite_count_as_zero(folder, tmp_path, monkeypat
 
 
 def test_interrupting_keeps_what_was_learned(folder, tmp_path, monkeypatch):
-    def interrupted(out, batch):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "loss", interrupted)

@@ -66,8 +66,8 @@ class ImageModel(nn.Module):
         self.size, self.prior_alone = size, False
 
     def train_prior_alone(self) -> None:
-        """From now on prior and hyper-analysis learn, transforms stay, and ``forward`` ends at the latents, before most of the
-        work. Errors are those of coefficients: an error of 1 costs as much in any plane, products of planes left out."""
+        """From now on prior and hyper-analysis learn, transforms stay, and ``forward`` ends at the latents, before most of
+        the work. Errors are those of coefficients: an error of 1 costs as much in any plane, products of planes left out."""
         for part in (self.shortcut, self.analysis, self.synthesis):
             part.requires_grad_(False)
         self.prior_alone = True
@@ -93,8 +93,8 @@ class ImageModel(nn.Module):
         return (gain > 0) | ~auto[:, None]
 
     def forward(self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, bf16: bool = True) -> dict[str, Tensor]:
-        """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), and, unless the prior is trained alone, the reconstruction
-        (B, 3, H, W)"""
+        """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), and the reconstruction (B, 3, H, W), unless the prior is
+        trained alone"""
         b, _, height, width = batch.images.shape
         h, w = height // PATCH, width // PATCH
         patches = batch.images.view(b, 3, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(b, h, w, -1)
