@@ -93,8 +93,8 @@ class ImageModel(nn.Module):
         return (gain > 0) | ~auto[:, None]
 
     def forward(self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, bf16: bool = True) -> dict[str, Tensor]:
-        """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), and the reconstruction (B, 3, H, W), unless the prior is
-        trained alone"""
+        """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), and the reconstruction (B, 3, H, W), unless the prior
+        is trained alone"""
         b, _, height, width = batch.images.shape
         h, w = height // PATCH, width // PATCH
         patches = batch.images.view(b, 3, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(b, h, w, -1)
