@@ -66,7 +66,7 @@ def coded_by(encoder: Encoder, level: int) -> Coded:
     """Symbols and indices of hyper-latent, thumbnail passes and channel slices."""
     base = encoder.base(level, encoder.coefficients)
     classes = np.ones(encoder.grid, np.uint8)
-    latents, every = encoder.latents(classes), np.arange(classes.size)
+    latents, every = encoder.scaled(level, classes), np.arange(classes.size)
     slices, _ = encoder.slices(level, latents, classes, base, every)
     return [base.hyper, *base.passes, *((s, i) for s, i, _ in slices)]
 

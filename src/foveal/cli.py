@@ -283,10 +283,6 @@ def train_image(
     preview: Annotated[Path | None, typer.Option(help="Picture of the state, PNG.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of crops and noise.")] = 0,
     hard_from: Annotated[float, typer.Option(min=0, max=1, help="Share of the run before symbols are hard.")] = 0.6,
-    prior_alone: Annotated[
-        bool,
-        typer.Option("--prior-alone", help="Train prior and hyper-analysis of --weights alone, four times as fast."),
-    ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile: slow to start, then faster.")] = False,
 ) -> None:
     """Train an image model, or go on training one; writes a checkpoint."""
@@ -294,7 +290,7 @@ def train_image(
 
     train(data, output, size=size, weights=weights, resume=resume, minutes=minutes, steps=steps,
           slice_minutes=slice_minutes, batch=batch, crop=crop, lr=lr, device=device, threads=threads, log=log,
-          preview=preview, seed=seed, hard_from=hard_from, prior_alone=prior_alone, compiled=compiled)  # fmt: skip
+          preview=preview, seed=seed, hard_from=hard_from, compiled=compiled)  # fmt: skip
 
 
 @train_app.command("export")

@@ -130,24 +130,10 @@ def test_the_loop_trains_restarts_and_logs(folder, tmp_path, monkeypatch):
     assert any((a != b).any() for a, b in zip(first.values(), state_of(out)[1].values(), strict=True))
 
 
-def test_a_prior_trained_alone_leaves_the_transforms_as_they_are(folder, tmp_path):
-    start, out = tmp_path / "start.sft", tmp_path / "a.sft"
-    loop.train(folder, start, **TINY)
-    loop.train(folder, out, weights=start, prior_alone=True, **TINY)
-    (_, before), (facts, after) = state_of(start), state_of(out)
-    changed = {key.split(".")[0] for key in before if (before[key] != after[key]).any()}
-    assert changed == {"prior", "hyper"} and facts["steps"] == 4
-
-
-def test_a_prior_alone_needs_the_weights_it_is_for(folder, tmp_path):
-    with pytest.raises(InputError, match="prior_alone"):
-        loop.train(folder, tmp_path / "a.sft", prior_alone=True, **TINY)
-
-
 def test_gradients_that_are_not_finite_count_as_zero(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
     loop.train(folder, tmp_path / "start.sft", **TINY)
-    monkeypatch.setattr(loop, "loss", lambda *args: loss(*args) * float("nan"))
+    monkeypatch.setattr(loop, "loss", lambda out, batch: loss(out, batch) * float("nan"))
     log = tmp_path / "log.jsonl"
     loop.train(folder, tmp_path / "b.sft", weights=tmp_path / "start.sft", log=log, **{**TINY, "steps": 1})
     row = json.loads(log.read_text().splitlines()[0])
@@ -157,7 +143,7 @@ def test_gradients_that_are_not_finite_count_as_zero(folder, tmp_path, monkeypat
 
 
 def test_interrupting_keeps_what_was_learned(folder, tmp_path, monkeypatch):
-    def interrupted(*_):
+    def interrupted(out, batch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "loss", interrupted)

@@ -2,11 +2,7 @@
 
 import torch
 
-from foveal.image.prior import BaseIndex
-from foveal.image.transform import SIZES
-from foveal.train import data
-from foveal.train.calibrate import calibrate
-from foveal.train.losses import BARE_LEVEL, Batch, ImageModel, loss, rate_weight
+from foveal.train.losses import BARE_LEVEL, Batch, loss, rate_weight
 
 
 def case(level, coded, error):
@@ -36,30 +32,3 @@ def test_no_rate_dominates():
     """At the error that a level is made for (steps of sqrt(20 / lambda)), losses of low and high levels are alike."""
     values = [case(level, True, float(2.0 / rate_weight(torch.tensor(level))))[0] for level in (8.0, 64.0)]
     assert 1 < values[0] / values[1] < 10
-
-
-def test_emphasis_shifts_the_loss_towards_low_rates():
-    grid = torch.ones(1, 2, 2, dtype=torch.bool)
-    out = {"bpp": torch.tensor([0.5]), "error": torch.zeros(1, 2, 2)}
-    change = []
-    for level in (4.0, 68.0):
-        batch = Batch(torch.zeros(1, 3, 32, 32), torch.tensor([level]), grid, grid, grid * 0.0, grid[:, 0, 0])
-        change.append(loss(out, batch, 0.6) / loss(out, batch, 0.4))
-    torch.testing.assert_close(change[0] / change[1], torch.tensor(2.0 ** (64 / 8 * 0.2)))
-
-
-def test_a_prior_alone_is_judged_by_the_error_of_its_coefficients(images):
-    """Untrained, the synthesis is the linear inverse, so pixels are off by what coefficients are off: nearly, for errors of
-    luma and chroma are counted apart."""
-    torch.manual_seed(3)
-    model, pictures, draw = ImageModel(SIZES["s"]), data.Pictures(images), data.draw(4, torch.device("cpu"))
-    calibrate(model, lambda n: pictures.crops(n // 8, 128, draw))
-    model.train_prior_alone()
-    crops, whole = pictures.crops(2, 128, draw), torch.ones(2, 8, 8, dtype=torch.bool)
-    for level in (10.0, 40.0):
-        batch = Batch(crops, torch.full((2,), level), whole, whole, whole * 0.0, ~whole[:, 0, 0])
-        out = model(batch, BaseIndex(8, 8), False, True, bf16=False)
-        with torch.no_grad():
-            shown = model(batch, BaseIndex(8, 8), False, True, bf16=False)
-        assert "image" not in out and out["bpp"].shape == (2,) and out["error"].shape == (2, 8, 8)
-        torch.testing.assert_close(shown["error"].mean(), out["error"].mean().detach(), rtol=0.08, atol=0)

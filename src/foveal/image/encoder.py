@@ -80,18 +80,29 @@ class Encoder:
         self._latents: tuple[bytes, Tensor] | None = None
 
     def latents(self, classes: NDArray[np.uint8]) -> Tensor:
-        """(T, D) fp64; the vision transformer sees the tokens of class > 0 only. Independent of the level."""
+        """(T, D) fp64; the vision transformer sees the tokens of class > 0 only. Independent of the level, which ``scaled``
+        puts in."""
         visible = (classes > 0).ravel()
         if self._latents is None or self._latents[0] != visible.tobytes():
             self._latents = visible.tobytes(), self.network.analyse(self.coefficients, visible, self.grid)
         return self._latents[1]
 
+    def scaled(self, level: int, classes: NDArray[np.uint8]) -> Tensor:
+        """``latents`` times each channel's gain at its token's level: what is rounded, (T, D) fp64."""
+        which = torch.from_numpy(classes.ravel().astype(np.int64))
+        gains = torch.stack([self.network.gain(x) for x in quantize.class_levels(level)])
+        return self.latents(classes) * gains[which]
+
+    def classes_at(self, level: int, base: Base) -> NDArray[np.uint8]:
+        """Classes (h, w) of the patches: as they were given, else by rate-distortion at ``level``."""
+        return self.forced if self.forced is not None else self._auto(level, base)
+
     def at(self, level: int, watch: Callable[[Ints, Ints], None] | None = None, finish: bool = True) -> Stream:
         """Quantise and entropy-code at ``level`` (sixteenths). ``watch`` sees all symbols with their scale indices. With
         ``finish``, and from effort 4 on, a filter is fitted to what that decodes to."""
         base = self.base(level, self.coefficients)
-        classes = self.forced if self.forced is not None else self._auto(level, base)
-        latents = self.latents(classes)
+        classes = self.classes_at(level, base)
+        latents = self.scaled(level, classes)
         if self.effort in refine.ROUNDS:
             latents, base = refine.refined(self, level, latents, classes, base)
         tables, sent = self.network.tables, TokenSymbols(classes.size, self.network.prior.cuts)

@@ -18,6 +18,7 @@ from foveal.image.prior import VALUE_UNIT, IntegerPrior
 from foveal.image.quantize import steps
 from foveal.image.rangecoder import Tables
 from foveal.image.transform import (
+    NODES,
     PATCH,
     SIZES,
     WINDOW,
@@ -27,6 +28,7 @@ from foveal.image.transform import (
     PackedWindows,
     Shortcut,
     Synthesis,
+    interpolate,
 )
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -52,6 +54,7 @@ class Network:
         self.prior = IntegerPrior({k[6:]: v for k, v in t.items() if k.startswith("prior.")}, size.cuts)
         self.tables = Tables(t["tables.counts"].numpy(), t["tables.reach"].numpy(), int(t["tables.silent"][0]))
         self._ln_step = t["ln_step"].double().numpy()
+        self._gain = t["gain"].double() if "gain" in t else torch.ones(NODES, size.latent, dtype=torch.float64)
         self._coarse, self._fine = (
             _filled(Shortcut(size), "shortcut", t).double(),
             _filled(Shortcut(size), "shortcut", t),
@@ -69,6 +72,10 @@ class Network:
     def steps(self, level: int) -> Tensor:
         """Quantiser step of every channel (D,) fp64 at ``level`` (sixteenths)."""
         return torch.from_numpy(steps(self._ln_step, level))
+
+    def gain(self, level: int) -> Tensor:
+        """What the encoder multiplies latents by before rounding, (D,) fp64, ``level`` in sixteenths: ``train/gain.py``."""
+        return interpolate(self._gain, torch.tensor(level / 16, dtype=torch.float64))
 
     def steps_of(self, level: int, levels: Tensor) -> Tensor:
         """Quantiser steps of tokens of ``levels`` (T,), whose thumbnails are of the picture's ``level``: (T, D) fp64."""

@@ -125,8 +125,15 @@ def fitted_tables(
     return probabilities, reach
 
 
-def export(weights: Path, out: Path, histogram: np.ndarray[Any, Any] | None = None, silent: int = 0) -> dict[str, Any]:
-    """Write the shipped weights of the training checkpoint ``weights``; returns the facts stored with them."""
+def export(
+    weights: Path,
+    out: Path,
+    histogram: np.ndarray[Any, Any] | None = None,
+    silent: int = 0,
+    gain: Tensor | None = None,
+) -> dict[str, Any]:
+    """Write the shipped weights of the training checkpoint ``weights``, with the encoder's ``gain`` (NODES, D) if there is
+    one; returns the facts stored with them."""
     model = ImageModel(SIZES[checkpoint.size_of(weights)])
     facts = checkpoint.load(weights, model)
     model = model.float().eval()
@@ -142,6 +149,8 @@ def export(weights: Path, out: Path, histogram: np.ndarray[Any, Any] | None = No
         tensors["tables.reach"] = torch.from_numpy(reach).to(torch.int32)
         tensors["tables.silent"] = torch.tensor([silent], dtype=torch.int32)
         tensors["ln_step"] = ln_step
+        if gain is not None:
+            tensors["gain"] = gain.half()
         for name, module in (
             ("shortcut", model.shortcut),
             ("analysis", model.analysis),

@@ -17,6 +17,7 @@ from foveal.image.encoder import Encoder
 from foveal.image.network import Network
 from foveal.train import checkpoint, data
 from foveal.train.export import REACH_MAX, export
+from foveal.train.gain import crops, fitted_gain
 
 SIDE = 512
 
@@ -77,12 +78,15 @@ def publish(weights: Path, data_dir: Path, keep: Path | None = None) -> Path:
 
 
 def finish(weights: Path, name: str, images: list[Tensor], more: dict[str, object] | None = None) -> Path:
-    """Export ``weights`` as the package's model ``name``; tables are counted on ``images`` (training pictures)."""
+    """Export ``weights`` as the package's model ``name``; gains are fitted to two crops and tables counted on the whole of
+    each of ``images`` (training pictures)."""
     out = registry.path_of(name)
     export(weights, out)
+    gain = fitted_gain(_fresh(name), crops(images, 2 * len(images)))
+    export(weights, out, gain=gain)
     levels = [int(x) for x in np.linspace(30, 1250, 14)]
     counted = histogram(_fresh(name), images, levels)
-    export(weights, out, counted)
+    export(weights, out, counted, gain=gain)
     network = _fresh(name)
     encode, decode = kmac_per_pixel(network)
     facts = {"kmac_encode": encode, "kmac_decode": decode, "golden": golden_digest(name), **(more or {})}

@@ -29,7 +29,6 @@ from foveal.train.record import Average, Log, Meter
 from foveal.train.speed import Speed
 
 WARMUP, REWARM = 150, 50  # steps: at the start of a schedule, at the start of a later slice of it
-EMPHASIS, PRIOR_EMPHASIS = 0.4, 0.6  # exponents of ``loss``
 HARD_FROM = 0.6  # share of a schedule; then hard symbols, fake-quantised prior, frozen encoder
 LOG_EVERY, SAVE_EVERY = 50, 1000  # steps
 
@@ -51,8 +50,6 @@ class Options:
     log, preview   JSON lines of the progress; PNG of a held-out picture beside its reconstructions
     seed           of crops, levels, noise and initial weights
     hard_from      share of the schedule from which symbols are hard and the encoder's transforms stay as they are
-    prior_alone    train prior and hyper-analysis alone, without synthesis and with hard symbols from the first step: from
-                   ``weights``, at four times the pixels a second
     compiled       torch.compile: on CUDA the forward and backward pass, on a CPU the part of it that gains, about 20 s
     """
 
@@ -71,7 +68,6 @@ class Options:
     preview: Path | None = None
     seed: int = 0
     hard_from: float = HARD_FROM
-    prior_alone: bool = False
     compiled: bool = False
 
     def __post_init__(self) -> None:
@@ -82,10 +78,6 @@ class Options:
                 f"size {self.size!r}, crop {self.crop}, batch {self.batch}, steps {self.steps}, minutes {self.minutes}, "
                 f"slice_minutes {self.slice_minutes}: size is one of {', '.join(SIZES)}, crop a multiple of {8 * PATCH}, "
                 "the rest positive"
-            )
-        if self.prior_alone and self.weights is None and not self.resume:
-            raise InputError(
-                "prior_alone has no weights: a prior is trained alone for transforms that are; give --weights"
             )
 
 
@@ -122,9 +114,6 @@ class Run:
         self.batch = self.options.batch or (32 if self.group.device.type == "cuda" else 8)
         self.draw = data.draw(self._seed(), self.group.device, self.group.rank, self.group.world)
         torch.manual_seed(self._seed() + self.group.rank)  # noise
-        if self.options.prior_alone:
-            self.hard = True
-            self.model.train_prior_alone()
         self.group.start_equal(self.model)
         self.average, self.gradients = Average(self.model), Gradients(self.model)
         self.optimisers = optimisers(self.model, self.options.lr)
@@ -160,7 +149,7 @@ class Run:
             group["lr"] = lr
         batch = self.drawn()
         result = self.forward(batch, self.index, not self.hard, self.hard)
-        value = loss(result, batch, PRIOR_EMPHASIS if self.options.prior_alone else EMPHASIS)
+        value = loss(result, batch)
         torch.autograd.backward(value)
         norm = self.gradients.settle(self.group)
         for optimiser in self.optimisers:

@@ -63,14 +63,7 @@ class ImageModel(nn.Module):
         self.hyper, self.prior = HyperAnalysis(size), PriorTwin(size)
         nodes = torch.arange(NODES) * float(NODE_SPACING)
         self.register_buffer("ln_step", ln_steps(size.latent, nodes), persistent=False)
-        self.size, self.prior_alone = size, False
-
-    def train_prior_alone(self) -> None:
-        """From now on prior and hyper-analysis learn, transforms stay, and ``forward`` ends at the latents, before most of
-        the work. Errors are those of coefficients: an error of 1 costs as much in any plane, products of planes left out."""
-        for part in (self.shortcut, self.analysis, self.synthesis):
-            part.requires_grad_(False)
-        self.prior_alone = True
+        self.size = size
 
     def freeze_encoder(self) -> None:
         """Train prior and synthesis only: no gradient of hard symbols has served the analysis well (docs/LOG.md)."""
@@ -93,8 +86,7 @@ class ImageModel(nn.Module):
         return (gain > 0) | ~auto[:, None]
 
     def forward(self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, bf16: bool = True) -> dict[str, Tensor]:
-        """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), and the reconstruction (B, 3, H, W), unless the prior
-        is trained alone"""
+        """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W)"""
         b, _, height, width = batch.images.shape
         h, w = height // PATCH, width // PATCH
         patches = batch.images.view(b, 3, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(b, h, w, -1)
@@ -113,7 +105,7 @@ class ImageModel(nn.Module):
         with transforms:
             z = self.hyper(t / interpolate(self.ln_step, image_level).exp()).float()
         with prior:
-            z, z_bits = self.prior.hyper(z, image_level, noise or (self.prior_alone and torch.is_grad_enabled()))
+            z, z_bits = self.prior.hyper(z, image_level, noise)
             features = self.prior.spread_out(z, image_level, h, w, fake).flatten(1, 2)
             base, base_bits = self.prior.base(
                 linear[..., :BASE], features, flat_ln[:, :1, :BASE], weight[:, :1, :BASE], index, noise, fake
@@ -125,28 +117,29 @@ class ImageModel(nn.Module):
             v = (self.analysis(t, self.shortcut.std, GridWindows(visible)) / step).flatten(1, 2)
         with prior:
             v_hat, bits, _ = self.prior.slices(v, base, context, flat_ln, weight, coded.flatten(1), noise, fake)
-        rates = {"bpp": (z_bits + base_bits + bits.sum(1)) / (height * width), "base_bpp": base_bits / (height * width)}
-        if self.prior_alone and torch.is_grad_enabled():
-            squared = ((v_hat - v) * step.flatten(1, 2)).square()
-            error = squared[..., :BASE].sum(-1) + squared[..., BASE:].sum(-1) * coded.flatten(1)
-            return {**rates, "error": error.view(b, h, w) / PATCH**2}
         with transforms:
             latents = v_hat.view(b, h, w, -1) * step
             out = self.synthesis(latents, token_level, ~coded, self.shortcut, GridWindows(torch.ones_like(coded)))
         error = (out - batch.images).square().view(b, 3, h, PATCH, w, PATCH).mean((1, 3, 5))
-        return {**rates, "error": error, "image": out}
+        pixels = height * width
+        return {
+            "bpp": (z_bits + base_bits + bits.sum(1)) / pixels,
+            "z_bpp": z_bits / pixels,
+            "base_bpp": base_bits / pixels,
+            "error": error,
+            "image": out,
+        }
 
 
-def loss(out: dict[str, Tensor], batch: Batch, emphasis: float = 0.4) -> Tensor:
-    """Mean over samples of (bpp + lambda * squared error), each weighted by lambda^-emphasis so that no rate dominates (with
-    about 0.65 a per cent of bits counts the same at all levels); an error in a token that was lost or dropped counts a
-    quarter, and no more than at level 28: most of it cannot be helped, and with the lambda of a high level it would
-    outweigh everything else."""
+def loss(out: dict[str, Tensor], batch: Batch) -> Tensor:
+    """Mean over samples of (bpp + lambda * squared error), each weighted so that no rate dominates; an error in a
+    token that was lost or dropped counts a quarter, and no more than at level 28: most of it cannot be helped, and with
+    the lambda of a high level it would outweigh everything else."""
     level = batch.level[:, None, None]
     bare = 0.25 * rate_weight(level.clamp(max=BARE_LEVEL))
     weight = torch.where(batch.coded, rate_weight(level + batch.finer), bare)
     total = out["bpp"] + (weight * out["error"]).mean((1, 2))
-    return (total * (rate_weight(batch.level) / rate_weight(torch.tensor(36.0))) ** -emphasis).mean()
+    return (total * (rate_weight(batch.level) / rate_weight(torch.tensor(36.0))) ** -0.4).mean()
 
 
 def psnr_db(error: Tensor) -> Tensor:
