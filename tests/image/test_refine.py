@@ -8,8 +8,9 @@ from PIL import Image
 import foveal
 from foveal.image import foresight, postfilter, quantize, refine, thrift
 from foveal.image import network as networks
-from foveal.image.encoder import CARE, Encoder
+from foveal.image.encoder import Encoder
 from foveal.image.network import Network
+from foveal.image.quantize import CARE
 
 
 @pytest.fixture(scope="module")

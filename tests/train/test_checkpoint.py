@@ -6,6 +6,7 @@ from torch import nn
 
 from foveal.errors import InputError
 from foveal.train import checkpoint
+from foveal.train.losses import ImageModel
 
 
 def test_load_inverts_save(tmp_path):
@@ -24,6 +25,24 @@ def test_half_precision_and_views_are_stored_whole(tmp_path):
     checkpoint.save(tmp_path / "a.sft", {"part": wide.t()}, {})
     checkpoint.load(tmp_path / "a.sft", model)
     assert (model.part == wide.t().float()).all()
+
+
+def test_half_of_a_checkpoint_takes_the_gains_found_for_it(tmp_path, model):
+    gain = torch.rand_like(model.gain)
+    checkpoint.save(tmp_path / "a.sft", model.state_dict(), {"steps": 3})
+    checkpoint.halve(tmp_path / "a.sft", tmp_path / "b.sft", gain=gain)
+    other = ImageModel(model.size)
+    assert checkpoint.load(tmp_path / "b.sft", other) == {"steps": 3}
+    assert (other.gain == gain.half().float()).all()
+    assert (other.prior.scale == model.prior.scale.half().float()).all()
+
+
+def test_a_checkpoint_of_before_there_were_gains_has_none(tmp_path, model):
+    state = {k: v for k, v in model.state_dict().items() if k != "gain"}
+    checkpoint.save(tmp_path / "a.sft", state, {})
+    other = ImageModel(model.size)
+    checkpoint.load(tmp_path / "a.sft", other)
+    assert (other.gain == 1).all() and (other.prior.scale == model.prior.scale).all()
 
 
 def test_what_does_not_fit_is_named(tmp_path):

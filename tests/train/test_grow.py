@@ -31,6 +31,7 @@ def busy(model):
                 tensor.normal_(std=0.02)
             elif "norm" in name:
                 tensor += 0.1 * torch.randn_like(tensor)
+        made.gain.uniform_(0.5, 1)
     return made.eval()
 
 

@@ -19,7 +19,6 @@ from foveal.image.partition import Layout, TokenSymbols, base_payloads, layers_o
 from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
 
 FILTERED = 4  # from this effort on a filter is fitted to the picture
-CARE = 1.35  # times its squared error is what a rounding costs: later slices are predicted from it (docs/LOG.md)
 BROAD = 2.5  # times as much an error of the thumbnail counts for MS-SSIM, which sees it at its coarser scales
 CHUNK_BITS = 96.0  # of a chunk besides its payload
 Floats = NDArray[np.float64]
@@ -75,7 +74,7 @@ class Encoder:
         self.grid = patches.grid(*rgb.shape[:2])
         self.index = BaseIndex(*self.grid)
         self.coefficients = network.coefficients(patches.split(rgb), self.grid)
-        self.forced, self.care = classes, CARE
+        self.forced, self.care = classes, quantize.CARE
         self.tune, self.worth = tune, worth(rgb, tune)
         self._latents: tuple[bytes, Tensor] | None = None
 

@@ -19,10 +19,12 @@ def save(path: Path, state: dict[str, Tensor], facts: dict[str, object]) -> None
     temporary.replace(path)
 
 
-def halve(path: Path, out: Path) -> None:
-    """Copy a checkpoint with its weights as fp16: enough to go on from, half the bytes."""
+def halve(path: Path, out: Path, **other: Tensor) -> None:
+    """Copy a checkpoint with its weights as fp16, enough to go on from in half the bytes, and ``other`` tensors for those of
+    their names."""
     with safe_open(path, "pt") as f:
-        metadata, tensors = f.metadata(), {k: f.get_tensor(k).half() for k in f.keys()}
+        metadata, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+    tensors = {k: v.half() for k, v in (tensors | other).items()}
     temporary = out.with_name(out.name + ".part")
     save_file(tensors, temporary, metadata=metadata)
     temporary.chmod(0o644)
@@ -43,7 +45,10 @@ def load(path: Path, model: nn.Module) -> dict[str, object]:
     try:
         with safe_open(path, "pt") as f:
             facts = json.loads((f.metadata() or {}).get("facts", "{}"))
-            model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
+            tensors = {k: f.get_tensor(k) for k in f.keys()}
+            if "gain" in dict(model.named_buffers()):
+                tensors.setdefault("gain", model.state_dict()["gain"])  # checkpoints of before there was one
+            model.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError, KeyError) as e:
         raise InputError(
             f"{path}: not a training checkpoint of this size ({e}); give --weights a file "

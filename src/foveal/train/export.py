@@ -149,8 +149,7 @@ def export(
         tensors["tables.reach"] = torch.from_numpy(reach).to(torch.int32)
         tensors["tables.silent"] = torch.tensor([silent], dtype=torch.int32)
         tensors["ln_step"] = ln_step
-        if gain is not None:
-            tensors["gain"] = gain.half()
+        tensors["gain"] = (model.gain if gain is None else gain).half()
         for name, module in (
             ("shortcut", model.shortcut),
             ("analysis", model.analysis),

@@ -68,12 +68,14 @@ def kmac_per_pixel(network: Network) -> tuple[float, float]:
 
 def publish(weights: Path, data_dir: Path, keep: Path | None = None) -> Path:
     """Export the checkpoint ``weights`` as the package's model of its size, tables counted on about 80 pictures of
-    ``data_dir``; ``keep`` takes the checkpoint in half precision, to go on training from. Returns the file written."""
+    ``data_dir``; ``keep`` takes the checkpoint in half precision with the gains found, to go on training from. Returns the
+    file written."""
     name = checkpoint.size_of(weights)
     pictures = data.load(data_dir, SIDE * 3 // 4, torch.device("cpu"))[0]
     out = finish(weights, name, pictures[:: max(1, len(pictures) // 80)])
     if keep:
-        checkpoint.halve(weights, keep)
+        with safe_open(out, "pt") as f:
+            checkpoint.halve(weights, keep, gain=f.get_tensor("gain"))
     return out
 
 

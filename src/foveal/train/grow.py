@@ -46,6 +46,7 @@ def grown(small: ImageModel, large: Size) -> ImageModel:
     out = ImageModel(large)
     out.shortcut.load_state_dict(small.shortcut.state_dict())
     out.hyper.load_state_dict(small.hyper.state_dict())
+    out.gain.copy_(small.gain)
     with torch.no_grad():
         _ends(out.analysis, small.analysis)
         _synthesis(out, small)

@@ -26,6 +26,7 @@ from foveal.train.losses import Batch, ImageModel, loss
 from foveal.train.pace import Pace, rate
 from foveal.train.parallel import Gradients, Group, joined
 from foveal.train.record import Average, Log, Meter
+from foveal.train.rounds import Rounds, Turn
 from foveal.train.speed import Speed
 
 WARMUP, REWARM = 150, 50  # steps: at the start of a schedule, at the start of a later slice of it
@@ -124,6 +125,7 @@ class Run:
         if self.options.compiled:
             self._compile()
         self.warm_up = REWARM if self.pace.done > 0 else WARMUP
+        self.rounds = Rounds(self.drawn)
 
     def _compile(self) -> None:
         """After ``speed`` was counted: torch.compile leaves alone what first ran under a counter."""
@@ -147,10 +149,14 @@ class Run:
         lr = rate(self.pace.done, self.pace.step, self.options.lr, self.warm_up)
         for group in (g for o in self.optimisers for g in o.param_groups):
             group["lr"] = lr
-        batch = self.drawn()
-        result = self.forward(batch, self.index, not self.hard, self.hard)
-        value = loss(result, batch)
+        turn = self.rounds.take() if self.hard else Turn(self.drawn())
+        b, h, w = turn.batch.coded.shape
+        nudge = torch.zeros(b, h, w, self.model.size.latent, device=self.group.device, requires_grad=self.hard)
+        result = self.forward(turn.batch, self.index, not self.hard, self.hard, wanted=turn.wanted, nudge=nudge)
+        value = loss(result, turn.batch)
         torch.autograd.backward(value)
+        if nudge.grad is not None:
+            self.rounds.give_back(turn, result, nudge.grad)
         norm = self.gradients.settle(self.group)
         for optimiser in self.optimisers:
             optimiser.step()

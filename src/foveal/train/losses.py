@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from foveal.image.prior import BaseIndex
-from foveal.image.quantize import LAMBDA_MIN
+from foveal.image.quantize import CARE, LAMBDA_MIN
 from foveal.image.transform import (
     BASE,
     NODE_SPACING,
@@ -55,7 +55,11 @@ def ln_steps(channels: int, level: Tensor) -> Tensor:
 
 
 class ImageModel(nn.Module):
+    """What is trained. ``gain`` (NODES, D) is what the encoder multiplies latents by (``train/gain.py``): 1 until an export
+    has fitted it, and not trained."""
+
     ln_step: Tensor
+    gain: Tensor
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -63,6 +67,7 @@ class ImageModel(nn.Module):
         self.hyper, self.prior = HyperAnalysis(size), PriorTwin(size)
         nodes = torch.arange(NODES) * float(NODE_SPACING)
         self.register_buffer("ln_step", ln_steps(size.latent, nodes), persistent=False)
+        self.register_buffer("gain", torch.ones(NODES, size.latent))
         self.size = size
 
     def freeze_encoder(self) -> None:
@@ -85,8 +90,19 @@ class ImageModel(nn.Module):
         gain = self.prior.slices(*tokens, everything, False, fake)[2]
         return (gain > 0) | ~auto[:, None]
 
-    def forward(self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, bf16: bool = True) -> dict[str, Tensor]:
-        """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W)"""
+    def forward(
+        self,
+        batch: Batch,
+        index: BaseIndex,
+        noise: bool,
+        fake: bool,
+        bf16: bool = True,
+        wanted: Tensor | None = None,
+        nudge: Tensor | float = 0.0,
+    ) -> dict[str, Tensor]:
+        """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W), what was rounded and what
+        that is decoded to (B, h, w, D), patches sent (B, h, w) bool. ``wanted`` (B, h, w, D) is rounded in place of what the
+        analysis makes of the pictures; ``nudge`` (B, h, w, D), zero, gathers the gradient of the decoded latents."""
         b, _, height, width = batch.images.shape
         h, w = height // PATCH, width // PATCH
         patches = batch.images.view(b, 3, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(b, h, w, -1)
@@ -107,19 +123,25 @@ class ImageModel(nn.Module):
         with prior:
             z, z_bits = self.prior.hyper(z, image_level, noise)
             features = self.prior.spread_out(z, image_level, h, w, fake).flatten(1, 2)
+            thumbnail = linear[..., :BASE] if wanted is None else (wanted / step).flatten(1, 2)[..., :BASE]
             base, base_bits = self.prior.base(
-                linear[..., :BASE], features, flat_ln[:, :1, :BASE], weight[:, :1, :BASE], index, noise, fake
+                thumbnail, features, flat_ln[:, :1, :BASE], CARE * weight[:, :1, :BASE], index, noise, fake
             )
             context = self.prior.context(base, features, token_level.flatten(1), index.ring, fake)
             pays = self._pays(batch.auto, (linear, base, context, flat_ln, weight), fake).view(b, h, w)
         visible, coded = batch.visible & pays, batch.coded & pays
         with transforms:
-            v = (self.analysis(t, self.shortcut.std, GridWindows(visible)) / step).flatten(1, 2)
+            if wanted is None:
+                wanted = self.analysis(t, self.shortcut.std, GridWindows(visible)) * interpolate(self.gain, token_level)
+                wanted = torch.cat([t[..., :BASE], wanted[..., BASE:]], -1)
+        v = (wanted / step).flatten(1, 2)
         with prior:
-            v_hat, bits, _ = self.prior.slices(v, base, context, flat_ln, weight, coded.flatten(1), noise, fake)
+            v_hat, bits, _ = self.prior.slices(v, base, context, flat_ln, CARE * weight, coded.flatten(1), noise, fake)
         with transforms:
             latents = v_hat.view(b, h, w, -1) * step
-            out = self.synthesis(latents, token_level, ~coded, self.shortcut, GridWindows(torch.ones_like(coded)))
+            out = self.synthesis(
+                latents + nudge, token_level, ~coded, self.shortcut, GridWindows(torch.ones_like(coded))
+            )
         error = (out - batch.images).square().view(b, 3, h, PATCH, w, PATCH).mean((1, 3, 5))
         pixels = height * width
         return {
@@ -128,6 +150,9 @@ class ImageModel(nn.Module):
             "base_bpp": base_bits / pixels,
             "error": error,
             "image": out,
+            "wanted": wanted,
+            "latents": latents,
+            "sent": coded,
         }
 
 
@@ -139,7 +164,12 @@ def loss(out: dict[str, Tensor], batch: Batch) -> Tensor:
     bare = 0.25 * rate_weight(level.clamp(max=BARE_LEVEL))
     weight = torch.where(batch.coded, rate_weight(level + batch.finer), bare)
     total = out["bpp"] + (weight * out["error"]).mean((1, 2))
-    return (total * (rate_weight(batch.level) / rate_weight(torch.tensor(36.0))) ** -0.4).mean()
+    return (total * sample_weight(batch.level)).mean()
+
+
+def sample_weight(level: Tensor) -> Tensor:
+    """How much a picture of ``level`` (B,) counts, so that no rate dominates."""
+    return (rate_weight(level) / rate_weight(torch.tensor(36.0))) ** -0.4
 
 
 def psnr_db(error: Tensor) -> Tensor:
