@@ -74,7 +74,7 @@ class Encoder:
         self.grid = patches.grid(*rgb.shape[:2])
         self.index = BaseIndex(*self.grid)
         self.coefficients = network.coefficients(patches.split(rgb), self.grid)
-        self.forced, self.care = classes, quantize.CARE
+        self.forced, self.care = classes, 1.0 if effort in refine.ROUNDS else quantize.CARE  # rounds count what follows
         self.tune, self.worth = tune, worth(rgb, tune)
         self._latents: tuple[bytes, Tensor] | None = None
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 ROUNDS = {6: 2, 7: 3, 8: 5, 9: 8, 10: 8}  # by effort
 TRIALS = {10: 16}  # rounds after these in which every patch keeps what is better for itself
-STRIDE = 0.4  # of the way to the target that a round goes
+STRIDE = 0.3  # of the way to the target that a round goes
 REFIT = 4  # rounds after which the filter is fitted anew
 FOLLOWED = 0.5  # of the way that a round goes towards what later symbols ask for
 FURTHEST = 0.5  # steps that later symbols may move a target

@@ -15,6 +15,7 @@ from foveal import registry
 from foveal.image.codec import golden_digest
 from foveal.image.encoder import Encoder
 from foveal.image.network import Network
+from foveal.image.quantize import FINEST
 from foveal.train import checkpoint, data
 from foveal.train.export import REACH_MAX, export
 from foveal.train.gain import crops, fitted_gain
@@ -68,8 +69,8 @@ def kmac_per_pixel(network: Network) -> tuple[float, float]:
 
 def publish(weights: Path, data_dir: Path, keep: Path | None = None) -> Path:
     """Export the checkpoint ``weights`` as the package's model of its size, tables counted on about 80 pictures of
-    ``data_dir``; ``keep`` takes the checkpoint in half precision with the gains found, to go on training from. Returns the
-    file written."""
+    ``data_dir``; ``keep`` takes the checkpoint in half precision with the gains, to go on training from. Returns the file
+    written."""
     name = checkpoint.size_of(weights)
     pictures = data.load(data_dir, SIDE * 3 // 4, torch.device("cpu"))[0]
     out = finish(weights, name, pictures[:: max(1, len(pictures) // 80)])
@@ -80,12 +81,14 @@ def publish(weights: Path, data_dir: Path, keep: Path | None = None) -> Path:
 
 
 def finish(weights: Path, name: str, images: list[Tensor], more: dict[str, object] | None = None) -> Path:
-    """Export ``weights`` as the package's model ``name``; gains are fitted to two crops and tables counted on the whole of
-    each of ``images`` (training pictures)."""
+    """Export ``weights`` as the package's model ``name``; tables are counted on each of ``images`` (training pictures), and
+    gains fitted to two crops of each, unless the checkpoint was trained with some."""
     out = registry.path_of(name)
     export(weights, out)
-    gain = fitted_gain(_fresh(name), crops(images, 2 * len(images)))
-    export(weights, out, gain=gain)
+    gain = None
+    if all((_fresh(name).gain(level) == 1).all() for level in (0, FINEST)):
+        gain = fitted_gain(_fresh(name), crops(images, 2 * len(images)))
+        export(weights, out, gain=gain)
     levels = [int(x) for x in np.linspace(30, 1250, 14)]
     counted = histogram(_fresh(name), images, levels)
     export(weights, out, counted, gain=gain)

@@ -36,16 +36,15 @@ def crops(images: list[Tensor], count: int, seed: int = 0) -> list[tuple[NDArray
 
 
 def fitted_gain(network: Network, examples: list[tuple[NDArray[np.uint8], int]]) -> Tensor:
-    """(NODES, D) factors, 1 for the thumbnail: the gains of ``network`` times what by least squares takes the latents of
-    ``examples`` (pictures (h, w, 3) uint8, levels in sixteenths), scaled by them, to what effort 9 makes of them, a parabola
-    over the levels for each channel."""
+    """(NODES, D) factors, 1 for the thumbnail: by least squares what takes the latents of ``examples`` (pictures
+    (h, w, 3) uint8, levels in sixteenths) to what effort 9 makes of them, a parabola over the levels for each channel."""
     channels = network.size.latent
     squares, products = torch.zeros(channels, 3, 3, dtype=torch.float64), torch.zeros(channels, 3, dtype=torch.float64)
     for rgb, level in examples:
         encoder = Encoder(network, rgb, None, EFFORT, 1)
         base = encoder.base(level, encoder.coefficients)
         classes = encoder.classes_at(level, base)
-        latents = encoder.scaled(level, classes)
+        latents = encoder.latents(classes)
         wanted = refine.refined(encoder, level, latents, classes, base)[0]
         kept = torch.from_numpy((classes > 0).ravel())
         own, change = latents[kept], (wanted - latents)[kept]
@@ -55,9 +54,8 @@ def fitted_gain(network: Network, examples: list[tuple[NDArray[np.uint8], int]])
     diagonal = squares.diagonal(dim1=1, dim2=2)
     doubt = DOUBT * diagonal[:, :1].median() * torch.eye(3, dtype=torch.float64)
     parabola = torch.linalg.solve(squares + doubt, products)
-    nodes = [min(NODE_SPACING * n, LEVELS - 1) for n in range(NODES)]
-    before = torch.stack([network.gain(16 * n) for n in nodes])
-    gain: Tensor = (before * (1 + torch.stack([_powers(float(n)) for n in nodes]) @ parabola.t())).clamp(LEAST, MOST)
+    nodes = torch.stack([_powers(float(min(NODE_SPACING * n, LEVELS - 1))) for n in range(NODES)])
+    gain: Tensor = (1 + nodes @ parabola.t()).clamp(LEAST, MOST)
     gain[:, :BASE] = 1
     return gain
 
