@@ -150,12 +150,14 @@ class Run:
         for group in (g for o in self.optimisers for g in o.param_groups):
             group["lr"] = lr
         turn = self.rounds.take() if self.hard else Turn(self.drawn())
-        b, h, w = turn.batch.coded.shape
-        nudge = torch.zeros(b, h, w, self.model.size.latent, device=self.group.device, requires_grad=self.hard)
+        nudge = None
+        if self.hard:
+            shape = (*turn.batch.coded.shape, self.model.size.latent)
+            nudge = torch.zeros(shape, device=self.group.device, requires_grad=True)
         result = self.forward(turn.batch, self.index, not self.hard, self.hard, wanted=turn.wanted, nudge=nudge)
         value = loss(result, turn.batch)
         torch.autograd.backward(value)
-        if nudge.grad is not None:
+        if nudge is not None and nudge.grad is not None:
             self.rounds.give_back(turn, result, nudge.grad)
         norm = self.gradients.settle(self.group)
         for optimiser in self.optimisers:

@@ -98,7 +98,7 @@ class ImageModel(nn.Module):
         fake: bool,
         bf16: bool = True,
         wanted: Tensor | None = None,
-        nudge: Tensor | float = 0.0,
+        nudge: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W), what was rounded and what
         that is decoded to (B, h, w, D), patches sent (B, h, w) bool. ``wanted`` (B, h, w, D) is rounded in place of what the
@@ -140,7 +140,11 @@ class ImageModel(nn.Module):
         with transforms:
             latents = v_hat.view(b, h, w, -1) * step
             out = self.synthesis(
-                latents + nudge, token_level, ~coded, self.shortcut, GridWindows(torch.ones_like(coded))
+                latents if nudge is None else latents + nudge,
+                token_level,
+                ~coded,
+                self.shortcut,
+                GridWindows(torch.ones_like(coded)),
             )
         error = (out - batch.images).square().view(b, 3, h, PATCH, w, PATCH).mean((1, 3, 5))
         pixels = height * width
