@@ -45,10 +45,7 @@ def load(path: Path, model: nn.Module) -> dict[str, object]:
     try:
         with safe_open(path, "pt") as f:
             facts = json.loads((f.metadata() or {}).get("facts", "{}"))
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
-            if "gain" in dict(model.named_buffers()):
-                tensors.setdefault("gain", model.state_dict()["gain"])  # checkpoints of before there was one
-            model.load_state_dict(tensors)
+            model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
     except (OSError, SafetensorError, RuntimeError, KeyError) as e:
         raise InputError(
             f"{path}: not a training checkpoint of this size ({e}); give --weights a file "

@@ -15,7 +15,6 @@ from foveal import registry
 from foveal.image.codec import golden_digest
 from foveal.image.encoder import Encoder
 from foveal.image.network import Network
-from foveal.image.quantize import FINEST
 from foveal.train import checkpoint, data
 from foveal.train.export import REACH_MAX, export
 from foveal.train.gain import crops, fitted_gain
@@ -75,8 +74,7 @@ def publish(weights: Path, data_dir: Path, keep: Path | None = None) -> Path:
     pictures = data.load(data_dir, SIDE * 3 // 4, torch.device("cpu"))[0]
     out = finish(weights, name, pictures[:: max(1, len(pictures) // 80)])
     if keep:
-        with safe_open(out, "pt") as f:
-            checkpoint.halve(weights, keep, gain=f.get_tensor("gain"))
+        checkpoint.halve(weights, keep, gain=_gain(out))
     return out
 
 
@@ -85,8 +83,8 @@ def finish(weights: Path, name: str, images: list[Tensor], more: dict[str, objec
     gains fitted to two crops of each, unless the checkpoint was trained with some."""
     out = registry.path_of(name)
     export(weights, out)
-    gain = None
-    if all((_fresh(name).gain(level) == 1).all() for level in (0, FINEST)):
+    gain = _gain(out)
+    if (gain == 1).all():
         gain = fitted_gain(_fresh(name), crops(images, 2 * len(images)))
         export(weights, out, gain=gain)
     levels = [int(x) for x in np.linspace(30, 1250, 14)]
@@ -100,6 +98,13 @@ def finish(weights: Path, name: str, images: list[Tensor], more: dict[str, objec
     save_file(tensors, out, metadata={"facts": json.dumps(old | facts)})
     out.chmod(0o644)  # safetensors writes for the owner alone
     return out
+
+
+def _gain(weights: Path) -> Tensor:
+    """The encoder's gains in exported ``weights``, (NODES, D)."""
+    with safe_open(weights, "pt") as f:
+        gain: Tensor = f.get_tensor("gain")
+    return gain
 
 
 def _fresh(name: str) -> Network:

@@ -54,6 +54,12 @@ def ln_steps(channels: int, level: Tensor) -> Tensor:
     return uniform[:, None] + finer
 
 
+def _without_gain(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Weights of before there were gains have none: all are 1."""
+    gain = model.get_buffer("gain")
+    state.setdefault(prefix + "gain", torch.ones_like(gain))
+
+
 class ImageModel(nn.Module):
     """What is trained. ``gain`` (NODES, D) is what the encoder multiplies latents by (``train/gain.py``): 1 until an export
     has fitted it, and not trained."""
@@ -68,6 +74,7 @@ class ImageModel(nn.Module):
         nodes = torch.arange(NODES) * float(NODE_SPACING)
         self.register_buffer("ln_step", ln_steps(size.latent, nodes), persistent=False)
         self.register_buffer("gain", torch.ones(NODES, size.latent))
+        self.register_load_state_dict_pre_hook(_without_gain)  # type: ignore[no-untyped-call]
         self.size = size
 
     def freeze_encoder(self) -> None:
@@ -123,7 +130,9 @@ class ImageModel(nn.Module):
         with prior:
             z, z_bits = self.prior.hyper(z, image_level, noise)
             features = self.prior.spread_out(z, image_level, h, w, fake).flatten(1, 2)
-            thumbnail = linear[..., :BASE] if wanted is None else (wanted / step).flatten(1, 2)[..., :BASE]
+            thumbnail = linear[..., :BASE]
+            if wanted is not None:
+                thumbnail = (wanted[..., :BASE] / step[..., :BASE]).flatten(1, 2)
             base, base_bits = self.prior.base(
                 thumbnail, features, flat_ln[:, :1, :BASE], CARE * weight[:, :1, :BASE], index, noise, fake
             )
