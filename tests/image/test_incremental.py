@@ -97,6 +97,16 @@ def test_damaged_and_cut_files_end_as_in_one_go(rich, on_loss, at, bit, cut, ste
         assert same(one, other)
 
 
+def test_a_chunk_that_claims_to_be_longer_than_the_file_does_not_swallow_the_rest(rich):
+    packet = next(chunk for chunk in container.list_chunks(rich) if chunk.type == "PCKT")
+    damaged = bytearray(rich)
+    damaged[packet.offset + 1] ^= 128
+    for step in (50, len(rich)):
+        decoder, _ = fed(bytes(damaged), step, on_loss="conceal")
+        assert same(decoder.flush(), foveal.decompress(bytes(damaged), on_loss="conceal"))
+    assert 0 < decoder.concealed.sum() < decoder.concealed.size
+
+
 def test_a_damaged_colour_profile_does_not_take_the_picture(rich):
     profile = next(chunk for chunk in container.list_chunks(rich) if chunk.type == "iCCP")
     damaged = bytearray(rich)

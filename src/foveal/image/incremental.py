@@ -120,7 +120,8 @@ class Decoder:
     def _finish(self) -> None:
         """Judge the whole file by the rules of ``container.read``, and show it with all that belongs to it."""
         contents = container.read(bytes(self._data), tolerant=self.on_loss == "conceal")
-        if self._damaged or self._decoding is None:
+        waiting = self._at < len(self._data)  # for a chunk that is cut, or whose length is damaged and swallows others
+        if self._damaged or waiting or self._decoding is None:
             self._decoding, self._rgb = begin(self._network(contents), contents), None
             for packet in contents.packets:
                 self._decoding.add(packet)
