@@ -44,6 +44,10 @@ WINGS = {
     f"foveal.video.{name}"
     for name in ("sender", "receiver", "choice", "restorer", "blend", "scout", "frames", "mux", "copying")
 }  # of the halls
+ANNEXES = {
+    ("foveal.container", "foveal.short"),
+    ("foveal.image.transform", "foveal.image.finish"),
+}  # rooms of two files
 DOORS = {"foveal", "foveal.video"}
 OUTER = {"io", "bench", "serve", "batch"}  # they use the public door, as any other program would
 COMMANDS = {"cli", "cli_video", "cli_support", "__main__"}
@@ -74,7 +78,7 @@ def may_import(module: str, other: str) -> bool:
         return second in {"train", "image", "video", "registry"}
     if module in HALLS | WINGS:
         return other not in HALLS and second in {first, "container", "datagrams", "registry"}
-    return False  # a room
+    return (module, other) in ANNEXES  # a room
 
 
 def imports(module: str) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
     signature  HEAD  iCCP?  CLAS?  BASE  BAS2?  BAS3?  fILT?  PCKT...  ALPH?  eXIF?  xMP_?  IEND
 
-`write` and `read` are inverses. Payloads are opaque bytes here; no torch and no numpy. Every size is
+`write` and `read` are inverses; what reads a file takes its short form too (`short.py`) and speaks of it as if it lay in
+chunks. Payloads are opaque bytes here; no torch and no numpy. Every size is
 compared with `Limits` before anything is allocated for it, and every refusal is a typed error:
 NotFovealError, TruncatedError, CorruptError, VersionError or LimitError.
 """
@@ -17,6 +18,7 @@ from io import BytesIO
 from itertools import chain
 from typing import BinaryIO, NamedTuple
 
+from foveal import short
 from foveal.errors import (
     CorruptError,
     FovealError,
@@ -31,10 +33,14 @@ from foveal.header import ChunkInfo as ChunkInfo
 from foveal.header import Contents as Contents
 from foveal.header import Metadata as Metadata
 from foveal.header import Packet as Packet
+from foveal.short import Expander as Expander
+from foveal.short import expand as expand
+from foveal.short import is_short as is_short
+from foveal.short import shorten as shorten
 
 Data = bytes | bytearray | memoryview
 
-SIGNATURE = b"\x89FOV\r\n\x1a\n"
+SIGNATURE = short.MAGIC + short.LONG
 CONCEAL = "decode with on_loss='conceal' to get the rest"
 
 MORE = (b"BAS2", b"BAS3")  # further parts of the base layer, version 2
@@ -119,7 +125,7 @@ def read(data: Data, *, tolerant: bool = False, limits: Limits = DEFAULT_LIMITS)
     tolerant: leave out what is damaged, cut off or missing behind the base layer and name it in `damaged`;
     HEAD, CLAS and BASE must be intact still. Otherwise any fault raises a FormatError or LimitError.
     """
-    data = _as_bytes(data, limits)
+    data = expand(_as_bytes(data, limits))
     header = read_header(data, limits=limits)
     if not tolerant:
         return _assemble(header, _intact_chunks(data, limits), None)
@@ -128,10 +134,14 @@ def read(data: Data, *, tolerant: bool = False, limits: Limits = DEFAULT_LIMITS)
 
 
 def read_header(source: Data | BinaryIO, *, limits: Limits = DEFAULT_LIMITS) -> Header:
-    """The header alone; reads 44 bytes of a file object, from where it stands. FormatError or LimitError."""
+    """The header alone; reads 44 bytes of a file object, from where it stands, or up to 67. FormatError or LimitError."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = BytesIO(_as_bytes(source, limits))
-    _check_signature(source.read(len(SIGNATURE)))
+    begins = source.read(len(SIGNATURE))
+    if short.is_short(begins):
+        source = BytesIO(expand(begins + source.read(short.MOST - len(begins))))
+        begins = source.read(len(SIGNATURE))
+    _check_signature(begins)
     start = source.read(_LENGTH_TYPE.size)
     if len(start) == _LENGTH_TYPE.size:
         length, type_ = _LENGTH_TYPE.unpack(start)
@@ -149,8 +159,10 @@ def read_metadata(file: BinaryIO, *, limits: Limits = DEFAULT_LIMITS) -> Metadat
 
     For viewers that want them before the pixels. Never raises for damage: what is not intact is None.
     """
-    file.seek(len(SIGNATURE))
     found: dict[bytes, bytes] = {}
+    file.seek(0)
+    if short.is_short(file.read(len(SIGNATURE))):
+        return Metadata(*map(short.metadata(file, limits).get, METADATA))
     for _ in range(limits.max_chunks):
         start = file.read(_LENGTH_TYPE.size)
         if len(start) < _LENGTH_TYPE.size:
@@ -171,7 +183,7 @@ def list_chunks(data: Data, *, limits: Limits = DEFAULT_LIMITS) -> list[ChunkInf
     A chunk that is cut off keeps the length it claims; bytes that are no chunk at the end get the type "".
     NotFovealError or TruncatedError for the signature, LimitError for the file size or the number of chunks.
     """
-    data = _as_bytes(data, limits)
+    data = expand(_as_bytes(data, limits))
     _check_signature(data[: len(SIGNATURE)])
     chunks: list[ChunkInfo] = []
     offset, type_ = len(SIGNATURE), b""

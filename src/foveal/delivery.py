@@ -29,23 +29,28 @@ def truncate(data: bytes, size: int) -> bytes:
     chunks = _chunks(data)
     if len(data) <= size:
         return bytes(data)
+    short = container.is_short(data)
+
+    def file(chosen: set[int]) -> bytes:
+        return _in_form(short, *(chunk for i, (_, chunk) in enumerate(chunks) if i in chosen))
+
     needed = {name for name, _ in chunks} & {"HEAD", "CLAS", "BASE", "IEND"}
-    left = size - len(container.SIGNATURE) - sum(len(chunk) for name, chunk in chunks if name in needed)
+    kept = {i for i, (name, _) in enumerate(chunks) if name in needed}
+    left = size - len(file(kept))
     if left < 0:
         raise InputError(f"{size} bytes do not hold header and base layer, which take {size - left}; allow more")
     packets = [i for i, (name, _) in enumerate(chunks) if name == "PCKT"]
     first = [i for i, (name, _) in enumerate(chunks) if name in _BEFORE_PACKETS]
     base = [i for i, (name, _) in enumerate(chunks) if name.encode() in container.MORE]
     others = [i for i, (name, _) in enumerate(chunks) if name not in needed and i not in {*base, *first, *packets}]
-    kept = {i for i, (name, _) in enumerate(chunks) if name in needed}
     for i in [*base, *first, *packets, *others]:
-        length = len(chunks[i][1])
+        length = len(file(kept | {i})) - len(file(kept)) if short else len(chunks[i][1])  # there are few of short ones
         if length <= left:
             kept.add(i)
             left -= length
         elif i in base or i in packets:
             break
-    return container.SIGNATURE + b"".join(chunk for i, (_, chunk) in enumerate(chunks) if i in kept)
+    return file(kept)
 
 
 def pack(data: bytes, *, mtu: int = 1200, copies: float = 2.25, parity: float = 0.3) -> list[bytes]:
@@ -64,7 +69,9 @@ def pack(data: bytes, *, mtu: int = 1200, copies: float = 2.25, parity: float = 
 
         data = repack(data, mtu=mtu)
         contents = container.read(data)
-    start = container.SIGNATURE + b"".join(chunk for name, chunk in _chunks(data) if name.encode() in _START)
+    short = container.is_short(data)
+    kept = (*_START, b"IEND") if short else _START
+    start = _in_form(short, *(chunk for name, chunk in _chunks(data) if name.encode() in kept))
     whole = {
         datagrams.ICC: contents.icc,
         datagrams.ALPHA: contents.alpha,
@@ -91,7 +98,7 @@ def unpack(messages: Iterable[bytes]) -> bytes:
     header = container.read(sections.base, tolerant=True).header
     if sections.packets and sections.count != header.packets:
         raise CorruptError(f"datagrams are of {sections.count} packets, the header of {header.packets}; send it again")
-    start = [(name.encode(), chunk) for name, chunk in _chunks(sections.base)]
+    start = [(name.encode(), chunk) for name, chunk in _chunks(sections.base) if name != "IEND"]
     names = [name for name, _ in start]
     expected = [b"HEAD", *[b"CLAS"] * (header.classes > 1), b"BASE", *container.MORE[: header.base_parts - 1]]
     plain = [name for name in names if name != b"fILT"]
@@ -101,13 +108,20 @@ def unpack(messages: Iterable[bytes]) -> bytes:
     parts = [start[0][1], rest.pop(b"iCCP", b""), *(chunk for _, chunk in start[1:])]
     parts += [_chunk(b"PCKT", struct.pack(">H", number) + body) for number, body in sorted(sections.packets.items())]
     parts += [rest.get(type_, b"") for type_ in (b"ALPH", b"eXIF", b"xMP_")]
-    data = container.SIGNATURE + b"".join(parts) + _chunk(b"IEND", b"")
+    data = _in_form(container.is_short(sections.base), *parts, _chunk(b"IEND", b""))
     container.read(data, tolerant=True)  # a file like any other, or the error that says why not
     return data
 
 
+def _in_form(short: bool, *chunks: bytes) -> bytes:
+    """A file of these chunks, in the short form or not."""
+    data = container.SIGNATURE + b"".join(chunks)
+    return container.shorten(data) if short else data
+
+
 def _chunks(data: bytes) -> list[Chunk]:
     """(type, whole chunk) of every chunk, all checksums right; CorruptError otherwise."""
+    data = container.expand(data)
     found = container.list_chunks(data)
     wrong = [chunk.type or "the end" for chunk in found if not chunk.crc_ok]
     if wrong:

@@ -359,7 +359,8 @@ def test_r17_streams_that_leave_their_range(photo, whole, on_loss):
     for data in (
         rewritten(whole, base=ones),
         rewritten(masked, classes=ones),
-        with_packets(masked, packets.wrap((0, 65), ones)),
+        with_packets(masked, ones),
+        with_packets(foveal.compress(photo, keep=0.5, packets=2), packets.wrap((0, 65), ones)),
     ):
         with pytest.raises(CorruptError):
             foveal.decompress(data, on_loss=on_loss)

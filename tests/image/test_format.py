@@ -227,8 +227,11 @@ class Decoder:
         every = list(range(len(classes)))
         out = self.group(every, range(0), None, classes, thumbnail, features, None)
         for packet in contents.packets:
-            first, count = struct.unpack(">II", packet.payload[:8])
-            run, stream = units[first : first + count], Stream(packet.payload[8:])
+            payload = packet.payload
+            if contents.header.version == 1:  # all units in one packet
+                payload = struct.pack(">II", 0, len(units)) + payload
+            first, count = struct.unpack(">II", payload[:8])
+            run, stream = units[first : first + count], Stream(payload[8:])
             assert len({slices for _, slices in run}) == 1
             for i in range(0, count, 16384):
                 part = [t for t, _ in run[i : i + 16384]]

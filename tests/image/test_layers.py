@@ -251,4 +251,5 @@ def test_files_of_version_1_decode_whatever_their_packets(network, photo):
 def test_a_plain_file_is_of_version_1_and_shorter(photo, plain):
     assert container.read(plain).header.version == 1
     parted = foveal.repack(plain, packets=2)
-    assert container.read(parted).header.version == 2 and len(plain) < len(parted) < len(plain) + 80
+    chunks = len(container.expand(plain))  # the short form spares more
+    assert container.read(parted).header.version == 2 and len(plain) < chunks < len(parted) < chunks + 80

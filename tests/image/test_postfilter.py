@@ -18,7 +18,7 @@ from foveal.image.transform import colour_matrices
 
 
 def without(data: bytes) -> bytes:
-    return container.write(replace(container.read(data), filter=None))
+    return container.shorten(container.write(replace(container.read(data), filter=None)))
 
 
 def shown(data: bytes, **options: str) -> np.ndarray:
@@ -180,7 +180,7 @@ def test_pictures_gain(photo: np.ndarray, options: dict[str, float], quality: fl
     data = foveal.compress(photo, quality=quality, **options)
     plain = without(data)
     assert psnr_db(photo, shown(data)) > psnr_db(photo, shown(plain)) + 0.03
-    assert 12 < len(data) - len(plain) < 120
+    assert (5 if container.is_short(data) else 12) < len(data) - len(plain) < 120
 
 
 def test_low_efforts_do_without(photo: np.ndarray) -> None:

@@ -11,8 +11,9 @@ from PIL import Image, ImageCms, ImageFile
 
 import foveal
 import foveal.pillow
-from foveal.container import list_chunks, read
+from foveal.container import expand, list_chunks, read
 from foveal.errors import CorruptError, FormatError, InputError, TruncatedError, UnsupportedImageError
+from foveal.short import start_of
 
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
 
@@ -169,11 +170,12 @@ def test_damage_is_a_typed_error():
         Image.open(io.BytesIO(data[:20]))
     with pytest.raises(TruncatedError):
         Image.open(io.BytesIO(data[:-5])).load()
-    for position in range(8, 44):
-        spoilt = bytearray(data)
-        spoilt[position] ^= 0xFF
-        with pytest.raises((FormatError, foveal.LimitError)):
-            Image.open(io.BytesIO(spoilt))
+    for file, places in ((data, range(4, start_of(data).size)), (expand(data), range(8, 44))):
+        for position in places:
+            spoilt = bytearray(file)
+            spoilt[position] ^= 0xFF
+            with pytest.raises((FormatError, foveal.LimitError)):
+                Image.open(io.BytesIO(spoilt))
 
 
 def test_registered_under_its_names():

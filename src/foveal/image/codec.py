@@ -90,10 +90,10 @@ def compress(
         stream = _search(encoder, lambda s: _psnr(encoder, file(s)) < target_psnr, above=True)
     elif target_bytes is not None or target_bpp is not None:
         budget = target_bytes or (target_bpp or 0) * picture.rgb.shape[0] * picture.rgb.shape[1] / 8
-        stream = _search(encoder, lambda s: len(container.write(file(s))) <= budget, above=False)
+        stream = _search(encoder, lambda s: len(_written(file(s))) <= budget, above=False)
     else:
         stream = encoder.at(quantize.level_of(quality))
-    return container.write(file(stream))
+    return _written(file(stream))
 
 
 def decompress(data: bytes, *, on_loss: str = "error") -> Image.Image:
@@ -153,7 +153,12 @@ def repack(data: bytes, *, packets: int | None = None, mtu: int | None = None, l
     found = layers_of(layout, classes, salience_of(decoding.base, decoding.index), decoding.grid[1], len(sent.cuts) - 1)
     parted = tuple(container.Packet(i, p) for i, p in enumerate(sent.payloads(network.tables, found, layout)))
     head = replace(head, packets=len(parted), version=layout.version, layers=layout.layers, complete=layout.complete)
-    return container.write(replace(contents, header=head, base=base, more=tuple(more), packets=parted))
+    return _written(replace(contents, header=head, base=base, more=tuple(more), packets=parted))
+
+
+def _written(contents: container.Contents) -> bytes:
+    """The file, in its short form if it has one."""
+    return container.shorten(container.write(contents))
 
 
 def check_partition(packets: int, mtu: int | None, layers: int = 1, model: str = registry.DEFAULT) -> None:

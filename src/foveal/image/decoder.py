@@ -98,6 +98,7 @@ class Decoding:
         slices, salience = len(network.prior.cuts) - 1, salience_of(self.base, self.index)
         self.layers = layers_of(head, classes, salience, self.grid[1], slices)
         self.whole_base = len(base) == head.base_parts
+        self._bare = head.version == 1 and head.packets == 1  # its run is everything
         self.values = torch.zeros(classes.size, network.prior.cuts[-1], dtype=network.prior.dtype)
         self.have, self._guessed = np.zeros(classes.size, np.int64), np.full(classes.size, -1)
         self._wanted = np.zeros(classes.size, np.int64)
@@ -119,7 +120,8 @@ class Decoding:
         the base layer is not. ``watch`` gets (tokens, slice, symbols, scale indices)."""
         if not self.whole_base:
             return False
-        (first, count), stream = packets.unwrap(packet.payload, sum(len(layer.tokens) for layer in self.layers))
+        units = sum(len(layer.tokens) for layer in self.layers)
+        (first, count), stream = packets.unwrap(packet.payload, units, self._bare)
         layer = next(one for one in reversed(self.layers) if first >= one.start)
         run = layer.tokens[first - layer.start : first - layer.start + count]
         if len(run) < count:

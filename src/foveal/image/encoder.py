@@ -20,7 +20,7 @@ from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
 
 FILTERED = 4  # from this effort on a filter is fitted to the picture
 BROAD = 2.5  # times as much an error of the thumbnail counts for MS-SSIM, which sees it at its coarser scales
-CHUNK_BITS = 96.0  # of a chunk besides its payload
+FRAME_BITS = {True: 40.0, False: 96.0}  # of the filter besides its payload, in the short form and as a chunk
 Floats = NDArray[np.float64]
 
 
@@ -138,7 +138,7 @@ class Encoder:
             worth = postfilter.spread_out(self.worth, band.start, own.shape[1:]) if self.tune != "psnr" else None
             fit.add(band.pixels, band.edges, own, worth)
         taps, saved = fit.taps(quantize.rate_weight(level))
-        return taps if saved >= CHUNK_BITS else None
+        return taps if saved >= FRAME_BITS[self.layout.bare] else None
 
     def base(self, level: int, wanted: Tensor) -> Base:
         """Hyper-latent, and the thumbnail as the coefficients ``wanted`` (T, D) have it."""

@@ -34,7 +34,8 @@ class Decoder:
             raise InputError(f"on_loss {on_loss!r} is not known; use 'error' or 'conceal'")
         self.on_loss = on_loss
         self.finished = False
-        self._data, self._at = bytearray(), len(container.SIGNATURE)
+        self._arriving = container.Expander()
+        self._data, self._at = bytearray(), len(container.SIGNATURE)  # in chunks, whatever arrives
         self._start = b""  # the file up to and including its base layer
         self._damaged = False
         self._decoding: Decoding | None = None
@@ -54,7 +55,7 @@ class Decoder:
 
     def feed(self, data: bytes) -> Image.Image | None:
         """Take more bytes; the picture when they make a better one, else None."""
-        self._data += data
+        self._data += self._arriving.feed(bytes(data))
         if len(self._data) > DEFAULT_LIMITS.max_bytes:
             raise LimitError(f"the file is longer than {DEFAULT_LIMITS.max_bytes} bytes")
         before = self._image

@@ -154,8 +154,11 @@ def wrap(run: tuple[int, int], stream: bytes) -> bytes:
     return RUN.pack(*run) + stream
 
 
-def unwrap(payload: bytes, units: int) -> tuple[tuple[int, int], bytes]:
-    """(first, count) and the range-coder stream; CorruptError when the run leaves the ``units`` there are."""
+def unwrap(payload: bytes, units: int, bare: bool = False) -> tuple[tuple[int, int], bytes]:
+    """(first, count) and the range-coder stream; CorruptError when the run leaves the ``units`` there are. ``bare``: the
+    payload is the stream of all units, without a run."""
+    if bare:
+        payload = wrap((0, units), payload)
     if len(payload) < RUN.size:
         raise CorruptError(f"packet holds {len(payload)} bytes, fewer than its {RUN.size}-byte run; get the file again")
     first, count = RUN.unpack_from(payload)

@@ -36,6 +36,11 @@ class Layout:
     complete: bool = False
     version: int = 2
 
+    @property
+    def bare(self) -> bool:
+        """Whether the only packet there is holds everything, and so says nothing of its run."""
+        return self.version == 1 and self.packets == 1
+
     @classmethod
     def of(cls, packets: int, mtu: int | None, layers: int, complete: bool) -> Layout:
         """A layout in the oldest version that has it: one packet of everything is version 1."""
@@ -109,6 +114,8 @@ class TokenSymbols:
                 cuts = [(0, len(layer.tokens))] if len(layer.tokens) else []
                 if layout.mtu is None:
                     cuts = packets.runs(len(layer.tokens), layout.packets)
+            if layout.bare:
+                return [self.code(tables, layer, *cut) for cut in cuts]
             coded = [run for cut in cuts for run in self._runs(tables, layer, *cut, layout.mtu)]
             cuts = [(first, count) for first, count, _ in coded]
             found += [payload for _, _, payload in coded]

@@ -89,7 +89,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
 
 def register() -> None:
     """Make the format known to Pillow; importing this module does it, and doing it again changes nothing."""
-    Image.register_open(FORMAT, FovealImageFile, lambda prefix: prefix.startswith(SIGNATURE))
+    Image.register_open(FORMAT, FovealImageFile, lambda prefix: prefix.startswith(SIGNATURE[:4]))
     Image.register_save(FORMAT, _save)
     Image.register_extension(FORMAT, SUFFIX)
     Image.register_mime(FORMAT, MIME)

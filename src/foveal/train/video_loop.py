@@ -16,6 +16,7 @@ from foveal.errors import InputError
 from foveal.train import checkpoint, video_pairs, video_workers
 from foveal.train.pace import Pace, rate
 from foveal.train.parallel import Gradients, Group, device_of
+from foveal.train.precision import native_bf16
 from foveal.train.record import Average, Log, Meter
 from foveal.train.video_evaluate import gains, table
 from foveal.train.video_losses import loss, plain, residual_of, restored, told, worth
@@ -85,7 +86,7 @@ def train(
     threads: int = 0,
     log: Path | None = None,
     seed: int = 0,
-    half_precision: bool = True,
+    half_precision: bool | None = None,
     compiled: bool = False,
     structure_from: float = STRUCTURE_FROM,
 ) -> Path:
@@ -95,9 +96,9 @@ def train(
     of this mode, by ``workers`` processes; clips whose name contains ``hold_out`` are kept for validation. ``crop``:
     samples of the work grid. ``weights`` continues from a checkpoint (of the other mode too: then its end starts at zero),
     or from the weights of the package. ``device``: auto, cpu, cuda or cuda:N; pairs and their crops are there too.
-    ``half_precision``: products in bfloat16. ``compiled``: torch.compile, slow to start, then faster. ``structure_from``:
-    share of the run from which MS-SSIM and gradients count too; 1 leaves them out. Interrupting (Ctrl-C) keeps what was
-    learned. Raises InputError for options out of range. Returns ``out``.
+    ``half_precision``: products in bfloat16; None: where the device multiplies it. ``compiled``: torch.compile, slow to
+    start, then faster. ``structure_from``: share of the run from which MS-SSIM and gradients count too; 1 leaves them out.
+    Interrupting (Ctrl-C) keeps what was learned. Raises InputError for options out of range. Returns ``out``.
     """
     chosen = SIZES.get(size) if isinstance(size, str) else size
     if chosen is None or mode not in MODES or crop < 16 or crop % 2 or min(batch, workers, steps or 1, minutes) <= 0:
@@ -107,6 +108,7 @@ def train(
             "rest positive"
         )
     where = device_of(device)
+    bf16 = native_bf16(where.type) if half_precision is None else half_precision
     torch.set_num_threads(threads or torch.get_num_threads())
     torch.manual_seed(seed)
     random, note = np.random.default_rng(seed), Log(log)
@@ -147,7 +149,7 @@ def train(
                 for group in optimiser.param_groups:
                     group["lr"] = rate(pace.done, pace.step, lr, WARMUP, floor=0.0)
                 now = next(source)
-                shown = restored(network, now, told(now, UNKNOWN_SHARE), half_precision, residual)
+                shown = restored(network, now, told(now, UNKNOWN_SHARE), bf16, residual)
                 value = loss(shown, now.target, pace.done >= structure_from, worth(now, mode))
                 torch.autograd.backward(value)
                 norm = gradients.settle(ALONE)
