@@ -283,6 +283,7 @@ def train_image(
     preview: Annotated[Path | None, typer.Option(help="Picture of the state, PNG.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of crops and noise.")] = 0,
     hard_from: Annotated[float, typer.Option(min=0, max=1, help="Share of the run before symbols are hard.")] = 0.6,
+    finish_alone: Annotated[bool, typer.Option("--finish-alone", help="Train the last convolutions only.")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile: slow to start, then faster.")] = False,
 ) -> None:
     """Train an image model, or go on training one; writes a checkpoint."""
@@ -290,7 +291,7 @@ def train_image(
 
     train(data, output, size=size, weights=weights, resume=resume, minutes=minutes, steps=steps,
           slice_minutes=slice_minutes, batch=batch, crop=crop, lr=lr, device=device, threads=threads, log=log,
-          preview=preview, seed=seed, hard_from=hard_from, compiled=compiled)  # fmt: skip
+          preview=preview, seed=seed, hard_from=hard_from, finish_alone=finish_alone, compiled=compiled)  # fmt: skip
 
 
 @train_app.command("export")

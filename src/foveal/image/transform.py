@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.image.finish import Finish
+
 PATCH = 16
 WINDOW = 8
 BASE = 6
@@ -36,6 +38,8 @@ class Size:
     decoder_blocks: int = 3
     detail: int = 48  # channels of the 1/8 branch
     detail_blocks: int = 2
+    finish: int = 0  # channels of the convolutions at full resolution, 0: none
+    finish_blocks: int = 5
     hyper: int = 48
     context: int = 128  # hidden width of the prior
     cuts: tuple[int, ...] = (BASE, 24, 64, 128, 224, 384)
@@ -57,6 +61,7 @@ SIZES = {
         decoder_blocks=4,
         detail=96,
         detail_blocks=4,
+        finish=16,
         context=192,
         cuts=(BASE, 24, 64, 96, 128, 176, 224, 384),
     ),
@@ -299,7 +304,8 @@ class HyperAnalysis(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Latents of all tokens -> RGB. Transformer at 1/16, convolutions at 1/8, lapped linear output."""
+    """Latents of all tokens -> RGB. Transformer at 1/16, convolutions at 1/8, lapped linear output, and in larger sizes
+    convolutions at full resolution."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -311,6 +317,7 @@ class Synthesis(nn.Module):
         self.detail = nn.Linear(size.width + size.latent, 4 * size.detail)
         self.convs = nn.ModuleList(nn.Conv2d(size.detail, size.detail, 3, padding=1) for _ in range(size.detail_blocks))
         self.lapped = nn.Conv2d(size.detail, 3 * 64, 2, padding=1)  # 16x16 support, stride 8
+        self.finish = Finish(size.finish, size.finish_blocks, size.detail, NODES) if size.finish else None
         for end in (self.out, self.lapped):
             nn.init.zeros_(end.weight)
             assert end.bias is not None
@@ -334,8 +341,14 @@ class Synthesis(nn.Module):
         f = f.contiguous(memory_format=torch.channels_last)
         for conv in self.convs:
             f = f + conv(F.hardswish(f))
-        lapped = self.lapped(F.hardswish(f)).view(b, 3, 8, 8, 2 * h + 1, 2 * w + 1).permute(0, 1, 4, 2, 5, 3)
+        f = F.hardswish(f)
+        lapped = self.lapped(f).view(b, 3, 8, 8, 2 * h + 1, 2 * w + 1).permute(0, 1, 4, 2, 5, 3)
         lapped = lapped.reshape(b, 3, 8 * (2 * h + 1), 8 * (2 * w + 1))[..., 4:-4, 4:-4]
         pixels = shortcut.inverse(coefficients).view(b, h, w, 3, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
         out: Tensor = pixels.reshape(b, 3, PATCH * h, PATCH * w) + lapped.to(latents.dtype) * 8.0
-        return out
+        if self.finish is None:
+            return out
+        finished: Tensor = self.finish(
+            out, f, interpolate(self.finish.level, level), interpolate(self.finish.gain, level)
+        )
+        return finished

@@ -144,7 +144,7 @@ def export(
             parametric_tables(model.prior) if histogram is None else fitted_tables(model.prior, histogram)
         )
         tensors["tables.counts"] = torch.from_numpy(counts_of(probabilities, reach)[:, : 2 * int(reach.max()) + 2]).to(
-            torch.int32
+            torch.uint16  # a row sums to 65536 and has more than one count
         )
         tensors["tables.reach"] = torch.from_numpy(reach).to(torch.int32)
         tensors["tables.silent"] = torch.tensor([silent], dtype=torch.int32)

@@ -51,6 +51,7 @@ class Options:
     log, preview   JSON lines of the progress; PNG of a held-out picture beside its reconstructions
     seed           of crops, levels, noise and initial weights
     hard_from      share of the schedule from which symbols are hard and the encoder's transforms stay as they are
+    finish_alone   train nothing but the synthesis' convolutions at full resolution, on hard symbols of the rest as it is
     compiled       torch.compile: on CUDA the forward and backward pass, on a CPU the part of it that gains, about 20 s
     """
 
@@ -69,6 +70,7 @@ class Options:
     preview: Path | None = None
     seed: int = 0
     hard_from: float = HARD_FROM
+    finish_alone: bool = False
     compiled: bool = False
 
     def __post_init__(self) -> None:
@@ -80,6 +82,8 @@ class Options:
                 f"slice_minutes {self.slice_minutes}: size is one of {', '.join(SIZES)}, crop a multiple of {8 * PATCH}, "
                 "the rest positive"
             )
+        if self.finish_alone and not SIZES[self.size].finish:
+            raise InputError(f"size {self.size!r} has no convolutions at full resolution to train alone; try --size m")
 
 
 def optimisers(model: ImageModel, lr: float) -> list[torch.optim.Optimizer]:
@@ -142,16 +146,19 @@ class Run:
 
     def step(self, meter: Meter) -> None:
         """One step. Nothing in it waits for the device."""
-        if not self.hard and self.pace.done >= self.options.hard_from:
+        alone = self.options.finish_alone
+        if not self.hard and (alone or self.pace.done >= self.options.hard_from):
             self.hard = True
             self.model.freeze_encoder()
+            if alone:
+                self.model.freeze_all_but_finish()
             self.gradients = Gradients(self.model)
         lr = rate(self.pace.done, self.pace.step, self.options.lr, self.warm_up)
         for group in (g for o in self.optimisers for g in o.param_groups):
             group["lr"] = lr
-        turn = self.rounds.take() if self.hard else Turn(self.drawn())
+        turn = self.rounds.take() if self.hard and not alone else Turn(self.drawn())
         nudge = None
-        if self.hard:
+        if self.hard and not alone:
             shape = (*turn.batch.coded.shape, self.model.size.latent)
             nudge = torch.zeros(shape, device=self.group.device, requires_grad=True)
         result = self.forward(turn.batch, self.index, not self.hard, self.hard, wanted=turn.wanted, nudge=nudge)

@@ -20,6 +20,7 @@ from foveal.image.transform import (
     Synthesis,
     interpolate,
 )
+from foveal.train.precision import native_bf16
 from foveal.train.twin import PriorTwin
 
 
@@ -82,6 +83,12 @@ class ImageModel(nn.Module):
         for part in (self.analysis, self.hyper):
             part.requires_grad_(False)
 
+    def freeze_all_but_finish(self) -> None:
+        """Train the convolutions at full resolution only; nothing is propagated back through the rest."""
+        self.requires_grad_(False)
+        if self.synthesis.finish is not None:
+            self.synthesis.finish.requires_grad_(True)
+
     @torch.no_grad()
     def _pays(self, auto: Tensor, tokens: Tokens, fake: bool) -> Tensor:
         """(B, T) bool: patches worth their bits by keep='auto', as the encoder decides it, on linear coefficients and
@@ -103,13 +110,14 @@ class ImageModel(nn.Module):
         index: BaseIndex,
         noise: bool,
         fake: bool,
-        bf16: bool = True,
+        bf16: bool | None = None,
         wanted: Tensor | None = None,
         nudge: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W), what was rounded and what
         that is decoded to (B, h, w, D), patches sent (B, h, w) bool. ``wanted`` (B, h, w, D) is rounded in place of what the
-        analysis makes of the pictures; ``nudge`` (B, h, w, D), zero, gathers the gradient of the decoded latents."""
+        analysis makes of the pictures; ``nudge`` (B, h, w, D), zero, gathers the gradient of the decoded latents.
+        ``bf16``: None where the device multiplies it."""
         b, _, height, width = batch.images.shape
         h, w = height // PATCH, width // PATCH
         patches = batch.images.view(b, 3, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(b, h, w, -1)
@@ -123,8 +131,9 @@ class ImageModel(nn.Module):
         weight = (rate_weight(token_level)[..., None] * step.square()).detach().flatten(1, 2)
         flat_ln, linear = ln_step.flatten(1, 2), (t / step).flatten(1, 2)
         kind = batch.images.device.type
-        transforms = torch.autocast(kind, torch.bfloat16, enabled=bf16)
-        prior = torch.autocast(kind, torch.bfloat16, enabled=bf16 and kind == "cpu")  # fp32 where that is fast
+        half = native_bf16(kind) if bf16 is None else bf16
+        transforms = torch.autocast(kind, torch.bfloat16, enabled=half)
+        prior = torch.autocast(kind, torch.bfloat16, enabled=half and kind == "cpu")  # fp32 where that is fast
         with transforms:
             z = self.hyper(t / interpolate(self.ln_step, image_level).exp()).float()
         with prior:

@@ -1,0 +1,73 @@
+"""The end of the larger synthesis: convolutions at the picture's full resolution. A part of ``transform.py``."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+HALO = 16  # pixels beside a strip, whole patches; the convolutions reach 7
+STRIP = 1 << 18  # pixels that are computed at once: bounds memory
+PER_PIXEL = 4  # features of the 1/8 branch for each pixel
+
+
+class Finish(nn.Module):
+    """What no linear output of a patch can do: a residual of the picture from its pixels and the features of the 1/8
+    branch, by ``blocks`` residual 3x3 convolutions of ``width`` channels that know the level. It starts at zero.
+
+    (Such networks stand in the loop of video codecs as filters, e.g. Zhang et al. 2018, "Residual highway convolutional
+    neural networks for in-loop filtering in HEVC"; here one is part of the synthesis, and the fitted filter follows.)
+    """
+
+    def __init__(self, width: int, blocks: int, detail: int, nodes: int) -> None:
+        super().__init__()
+        self.pixels = nn.Conv2d(3, width, 3, padding=1)
+        self.features = nn.Conv2d(detail, PER_PIXEL * 64, 1)
+        self.join = nn.Conv2d(PER_PIXEL, width, 1)
+        self.level, self.gain = (nn.Parameter(torch.zeros(nodes, width)) for _ in range(2))
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks))
+        self.end = nn.Conv2d(width, 3, 3, padding=1)
+        nn.init.zeros_(self.end.weight)
+        assert self.end.bias is not None
+        nn.init.zeros_(self.end.bias)
+        self.register_load_state_dict_pre_hook(_without)  # type: ignore[no-untyped-call]
+
+    def forward(self, pixels: Tensor, features: Tensor, level: Tensor, gain: Tensor) -> Tensor:
+        """pixels (B, 3, H, W), H and W whole patches; features (B, detail, H / 8, W / 8), activated; level and gain
+        (B, h, w, width), this module's tables at the level of each patch -> (B, 3, H, W)"""
+        height, width = pixels.shape[2:]
+        patch = height // level.shape[1]
+        rows = max(patch, STRIP // width // patch * patch)
+        again = rows < height and torch.is_grad_enabled()  # in training crops nothing is computed twice
+        strips = []
+        for y in range(0, height, rows):
+            top, bottom = max(0, y - HALO), min(height, y + rows + HALO)
+            inputs = (
+                pixels[:, :, top:bottom],
+                features[:, :, top // 8 : bottom // 8],
+                *(table[:, top // patch : bottom // patch] for table in (level, gain)),
+            )
+            part = checkpoint(self._residual, *inputs, use_reentrant=False) if again else self._residual(*inputs)
+            strips.append(part[:, :, y - top : min(height, y + rows) - top])
+        return pixels + torch.cat(strips, 2)
+
+    def _residual(self, pixels: Tensor, features: Tensor, level: Tensor, gain: Tensor) -> Tensor:
+        x: Tensor = self.pixels(((pixels - 128) / 64).contiguous(memory_format=torch.channels_last))
+        x = x + self.join(F.pixel_shuffle(self.features(features), 8))
+        b, c, height, width = x.shape
+        h, w = level.shape[1:3]
+        rows = x.permute(0, 2, 3, 1).view(b, h, height // h, w, width // w, c)
+        x = (rows + level.to(x.dtype)[:, :, None, :, None]).view(b, height, width, c).permute(0, 3, 1, 2)
+        for conv in self.convs:
+            x = x + conv(F.hardswish(x))
+        rows = F.hardswish(x).permute(0, 2, 3, 1).view(b, h, height // h, w, width // w, c)
+        x = (rows + rows * gain.to(x.dtype)[:, :, None, :, None]).view(b, height, width, c).permute(0, 3, 1, 2)
+        out: Tensor = self.end(x)
+        return out.to(pixels.dtype) * 4
+
+
+def _without(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Weights of before there was a ``Finish`` are loaded with one at its start, which is zero."""
+    for name, tensor in module.state_dict().items():
+        state.setdefault(prefix + name, tensor)
