@@ -111,7 +111,7 @@ def rows(model: ImageModel, network: Network, path: Path) -> Iterator[dict[str, 
             bits[name] = sum(float(tables.cost(s, i).sum()) for s, i in coded)
         stream = encoder.at(16 * level)
         bits["payload"] = 8.0 * (len(stream.base) + sum(map(len, stream.packets)))
-        bits["file"] = 8.0 * len(container.write(contents_of(encoder, stream)))
+        bits["file"] = 8.0 * len(container.shorten(container.write(contents_of(encoder, stream))))
         steps = zip(("integers", "counted", "coder"), pairwise(list(bits.values())[:4]), strict=True)
         yield (
             {"image": path.name, "level": level, "bpp": round(bits["file"] / rgb[..., 0].size, 5)}

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import foveal
-from foveal.image import foresight, postfilter, quantize, refine, thrift
+from foveal.image import finish, foresight, postfilter, quantize, refine, thrift
 from foveal.image import network as networks
 from foveal.image.encoder import Encoder
 from foveal.image.network import Network
@@ -77,8 +77,9 @@ def test_slopes_say_what_later_symbols_cost(crop):
     assert 0.5 < (up - down) / 2 / told < 2
 
 
-def test_bands_leave_no_seam_in_the_targets(monkeypatch):
-    network, random = Network.load("s"), np.random.default_rng(0)
+@pytest.mark.parametrize("model", ["s", "m"])
+def test_bands_leave_no_seam_in_the_targets(monkeypatch, model):
+    network, random = Network.load(model), np.random.default_rng(0)
     shape, level = (72, 9), 500
     rgb = random.integers(0, 256, (72 * 16 - 5, 9 * 16, 3), np.uint8)
     values = torch.from_numpy(random.integers(-100, 100, (72 * 9, network.size.latent)).astype(np.float32))
@@ -90,6 +91,7 @@ def test_bands_leave_no_seam_in_the_targets(monkeypatch):
 
     whole, errors = found()
     monkeypatch.setattr(networks, "GRADIENT_BAND", 1)  # rows of one window
+    monkeypatch.setattr(finish, "STRIP", 1)  # of one patch
     banded, same = found()
     assert same.sum() == pytest.approx(errors.sum(), rel=1e-5)
     assert same == pytest.approx(errors, rel=1e-3)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 HALO = 16  # pixels beside a strip, whole patches; the convolutions reach 7
-STRIP = 1 << 18  # pixels that are computed at once: bounds memory
+STRIP = 1 << 19  # pixels that are computed at once: bounds memory
 PER_PIXEL = 4  # features of the 1/8 branch for each pixel
 
 
