@@ -15,7 +15,6 @@ from foveal.container import Contents, Packet, list_chunks, read, read_header, r
 from foveal.errors import (
     CorruptError,
     FormatError,
-    FovealError,
     LimitError,
     NotFovealError,
     TruncatedError,
@@ -30,22 +29,12 @@ CONTENTS = Contents(
 LONG = write(CONTENTS)
 SHORT = short.shorten(LONG)
 START = short.start_of(SHORT)
-AFTER_BASE = next(section for section in START.sections if section.type == b"fILT").offset
 
 
 def with_start(change) -> bytes:
     """SHORT with its bytes before the checksum changed, and a checksum that agrees."""
     start = change(bytearray(SHORT[: START.size - 4]))
     return bytes(start) + zlib.crc32(start[4:]).to_bytes(4, "big") + SHORT[START.size :]
-
-
-def is_true_part(contents: Contents) -> bool:
-    """Whether contents hold nothing that was not written, and name what they lack."""
-    vital = (contents.header, contents.base, contents.classes) == (HEADER, CONTENTS.base, CONTENTS.classes)
-    rest = ("alpha", "icc", "exif", "xmp", "filter")
-    rest_true = all(getattr(contents, name) in (None, getattr(CONTENTS, name)) for name in rest)
-    complete = replace(contents, damaged=()) == CONTENTS
-    return vital and rest_true and contents.packets in ((), CONTENTS.packets) and (complete or bool(contents.damaged))
 
 
 payloads = st.binary(min_size=1, max_size=300)
@@ -105,33 +94,6 @@ def test_pieces_make_the_chunks_that_the_whole_makes(data, step):
     assert found == short.expand(data)
 
 
-@pytest.mark.parametrize("length", range(len(SHORT)))
-def test_cut_at_every_byte(length):
-    with pytest.raises(TruncatedError):
-        read(SHORT[:length])
-    try:
-        contents = read(SHORT[:length], tolerant=True)
-    except TruncatedError:
-        assert length < AFTER_BASE
-    else:
-        assert is_true_part(contents) and contents.damaged
-
-
-@pytest.mark.parametrize("position", range(len(SHORT)))
-def test_flip_every_byte(position):
-    for flip in (0x01, 0x20, 0x80, 0xFF):
-        data = bytearray(SHORT)
-        data[position] ^= flip
-        with pytest.raises((FormatError, LimitError)):
-            read(data)
-        try:
-            contents = read(data, tolerant=True)
-        except FovealError as error:
-            assert position < AFTER_BASE, error
-        else:
-            assert is_true_part(contents)
-
-
 @given(st.binary(max_size=300), st.booleans())
 def test_garbage_after_the_first_bytes(data, tolerant):
     for start in (SHORT[:5], SHORT[: START.size]):
@@ -143,7 +105,8 @@ def test_garbage_after_the_first_bytes(data, tolerant):
 def test_bytes_behind_the_end_are_refused_or_ignored():
     with pytest.raises(CorruptError, match="after IEND"):
         read(SHORT + b"tail")
-    assert is_true_part(read(SHORT + b"tail", tolerant=True))
+    forgiven = read(SHORT + b"tail", tolerant=True)
+    assert replace(forgiven, damaged=()) == CONTENTS and forgiven.damaged
 
 
 def test_a_later_version_says_so():

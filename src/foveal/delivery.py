@@ -44,7 +44,7 @@ def truncate(data: bytes, size: int) -> bytes:
     base = [i for i, (name, _) in enumerate(chunks) if name.encode() in container.MORE]
     others = [i for i, (name, _) in enumerate(chunks) if name not in needed and i not in {*base, *first, *packets}]
     for i in [*base, *first, *packets, *others]:
-        length = len(file(kept | {i})) - len(file(kept)) if short else len(chunks[i][1])  # there are few of short ones
+        length = len(file(kept | {i})) - (size - left) if short else len(chunks[i][1])  # a short file has few
         if length <= left:
             kept.add(i)
             left -= length

@@ -16,7 +16,7 @@ MAX_LEVEL = 1264  # sixteenths of a level: 79.0
 METADATA = (b"iCCP", b"eXIF", b"xMP_")
 
 _MODES: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}
-_HEAD = struct.Struct(">BBBBHHH8sHHBB")
+HEAD = struct.Struct(">BBBBHHH8sHHBB")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Header:
             raise InputError(f"header: {fault}")
         mode = 1 if self.mode == "L" else 3
         layout = self.layers + COMPLETE * self.complete if self.version > 1 else 0
-        return _HEAD.pack(
+        return HEAD.pack(
             self.version, mode, self.alpha, self.patch, self.width, self.height,
             self.model, self.weights, self.level, self.packets, self.classes, layout,
         )  # fmt: skip
@@ -108,9 +108,9 @@ class Header:
         version = payload[0] if payload else 0
         if version > VERSION:
             raise VersionError(f"file version {version}, this Foveal reads {VERSION}: pip install -U foveal")
-        if len(payload) != _HEAD.size:
-            raise CorruptError(f"HEAD is {len(payload)} bytes, expected {_HEAD.size}")
-        _, mode, alpha, patch, width, height, model, weights, level, packets, classes, layout = _HEAD.unpack(payload)
+        if len(payload) != HEAD.size:
+            raise CorruptError(f"HEAD is {len(payload)} bytes, expected {HEAD.size}")
+        _, mode, alpha, patch, width, height, model, weights, level, packets, classes, layout = HEAD.unpack(payload)
         if mode not in _MODES or alpha > 1 or (version == 1 and layout):
             raise CorruptError(f"HEAD: mode {mode}, alpha {alpha}, last byte {layout}; expected 1|3, 0|1, 0")
         layers, complete = (layout % COMPLETE, layout >= COMPLETE) if version > 1 else (1, False)

@@ -14,7 +14,7 @@ import zlib
 from typing import BinaryIO, NamedTuple
 
 from foveal.errors import CorruptError, VersionError
-from foveal.header import METADATA, Header, Limits
+from foveal.header import HEAD, METADATA, Header, Limits
 
 MAGIC = b"\x89FOV"
 LONG = b"\r\n\x1a\n"  # what follows it where chunks follow
@@ -86,8 +86,8 @@ def start_of(data: bytes) -> Start | None:
     if intact and (kind & _UNUSED or max(lengths, default=0) >= TOO_LONG):
         raise CorruptError(f"HEAD: kind {kind}, lengths {lengths}, or one of them badly written; get the file again")
     mode, classes = 3 if kind & _RGB else 1, 1 + kind // _CLASSES % 4
-    head = struct.pack(
-        ">BBBBHHH8sHHBB", version, mode, bool(kind & _ALPHA), 16, width, height, model, weights, level,
+    head = HEAD.pack(
+        version, mode, bool(kind & _ALPHA), 16, width, height, model, weights, level,
         bool(kind & _PACKET), classes, 0,
     )  # fmt: skip
     return Start(head, tuple(sections), intact, size)
@@ -122,10 +122,12 @@ def _frames(start: Start) -> list[tuple[int, bytes]]:
     """Which bytes of a file in chunks stand before which byte of the short form."""
     crc = zlib.crc32(b"HEAD" + start.head) ^ (not start.intact)
     found = [(start.size, MAGIC + LONG + _FRAME.pack(len(start.head), b"HEAD") + start.head + _U32.pack(crc))]
-    for name, offset, size in start.sections if start.intact else ():
+    if not start.intact:
+        return found
+    for name, offset, size in start.sections:
         number = NUMBER if name == b"PCKT" else b""
         found.append((offset, _FRAME.pack(size + len(number), name) + number))
-    return [*found, (start.end, END)] if start.intact else found
+    return [*found, (start.end, END)]
 
 
 def expand(data: bytes) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,16 +57,20 @@ class Finish(nn.Module):
     def _residual(self, pixels: Tensor, features: Tensor, level: Tensor, gain: Tensor) -> Tensor:
         x: Tensor = self.pixels(((pixels - 128) / 64).contiguous(memory_format=torch.channels_last))
         x = x + self.join(F.pixel_shuffle(self.features(features), 8))
-        b, c, height, width = x.shape
-        h, w = level.shape[1:3]
-        rows = x.permute(0, 2, 3, 1).view(b, h, height // h, w, width // w, c)
-        x = (rows + level.to(x.dtype)[:, :, None, :, None]).view(b, height, width, c).permute(0, 3, 1, 2)
+        x = _by_patch(torch.add, x, level)
         for conv in self.convs:
             x = x + conv(F.hardswish(x))
-        rows = F.hardswish(x).permute(0, 2, 3, 1).view(b, h, height // h, w, width // w, c)
-        x = (rows + rows * gain.to(x.dtype)[:, :, None, :, None]).view(b, height, width, c).permute(0, 3, 1, 2)
-        out: Tensor = self.end(x)
+        x = F.hardswish(x)
+        out: Tensor = self.end(x + _by_patch(torch.mul, x, gain))
         return out.to(pixels.dtype) * 4
+
+
+def _by_patch(operation: Callable[[Tensor, Tensor], Tensor], x: Tensor, table: Tensor) -> Tensor:
+    """``operation`` of x (B, C, H, W) and what the table (B, h, w, C) has for the patch that a pixel lies in."""
+    b, h, w, c = table.shape
+    height, width = x.shape[2:]
+    rows = x.permute(0, 2, 3, 1).view(b, h, height // h, w, width // w, c)
+    return operation(rows, table.to(x.dtype)[:, :, None, :, None]).view(b, height, width, c).permute(0, 3, 1, 2)
 
 
 def _without(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:

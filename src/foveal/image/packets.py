@@ -157,11 +157,9 @@ def wrap(run: tuple[int, int], stream: bytes) -> bytes:
 def unwrap(payload: bytes, units: int, bare: bool = False) -> tuple[tuple[int, int], bytes]:
     """(first, count) and the range-coder stream; CorruptError when the run leaves the ``units`` there are. ``bare``: the
     payload is the stream of all units, without a run."""
-    if bare:
-        payload = wrap((0, units), payload)
-    if len(payload) < RUN.size:
+    if len(payload) < RUN.size and not bare:
         raise CorruptError(f"packet holds {len(payload)} bytes, fewer than its {RUN.size}-byte run; get the file again")
-    first, count = RUN.unpack_from(payload)
+    first, count = (0, units) if bare else RUN.unpack_from(payload)
     if count < 1 or first + count > units:
         raise CorruptError(f"packet covers units {first}..{first + count} of {units}; get the file again")
-    return (first, count), payload[RUN.size :]
+    return (first, count), payload if bare else payload[RUN.size :]

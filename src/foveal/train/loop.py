@@ -149,16 +149,15 @@ class Run:
         alone = self.options.finish_alone
         if not self.hard and (alone or self.pace.done >= self.options.hard_from):
             self.hard = True
-            self.model.freeze_encoder()
-            if alone:
-                self.model.freeze_all_but_finish()
+            (self.model.freeze_all_but_finish if alone else self.model.freeze_encoder)()
             self.gradients = Gradients(self.model)
         lr = rate(self.pace.done, self.pace.step, self.options.lr, self.warm_up)
         for group in (g for o in self.optimisers for g in o.param_groups):
             group["lr"] = lr
-        turn = self.rounds.take() if self.hard and not alone else Turn(self.drawn())
+        in_rounds = self.hard and not alone
+        turn = self.rounds.take() if in_rounds else Turn(self.drawn())
         nudge = None
-        if self.hard and not alone:
+        if in_rounds:
             shape = (*turn.batch.coded.shape, self.model.size.latent)
             nudge = torch.zeros(shape, device=self.group.device, requires_grad=True)
         result = self.forward(turn.batch, self.index, not self.hard, self.hard, wanted=turn.wanted, nudge=nudge)
