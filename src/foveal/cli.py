@@ -277,6 +277,7 @@ def train_image(
     batch: Annotated[int | None, typer.Option(min=1, help="Crops a step and process; 8 on a CPU, 32 on CUDA.")] = None,
     crop: Annotated[int, typer.Option(min=64, help="Side of a crop, pixels.")] = 256,
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.3e-3,
+    finish_lr: Annotated[float | None, typer.Option(help="That of the last convolutions; default: --lr.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
     log: Annotated[Path | None, typer.Option(help="JSON lines of the progress.")] = None,
@@ -290,8 +291,9 @@ def train_image(
     from foveal.train.loop import train
 
     train(data, output, size=size, weights=weights, resume=resume, minutes=minutes, steps=steps,
-          slice_minutes=slice_minutes, batch=batch, crop=crop, lr=lr, device=device, threads=threads, log=log,
-          preview=preview, seed=seed, hard_from=hard_from, finish_alone=finish_alone, compiled=compiled)  # fmt: skip
+          slice_minutes=slice_minutes, batch=batch, crop=crop, lr=lr, finish_lr=finish_lr, device=device,
+          threads=threads, log=log, preview=preview, seed=seed, hard_from=hard_from,
+          finish_alone=finish_alone, compiled=compiled)  # fmt: skip
 
 
 @train_app.command("export")

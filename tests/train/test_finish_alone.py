@@ -34,3 +34,20 @@ def test_nothing_else_moves(folder, start, tmp_path):
 def test_a_size_without_them_is_refused(folder, tmp_path):
     with pytest.raises(InputError, match="full resolution"):
         loop.train(folder, tmp_path / "a.sft", steps=1, **{**OPTIONS, "size": "s"})
+
+
+def test_they_may_learn_faster_than_the_rest():
+    """Adam's first step is as long as the learning rate, whatever the gradient."""
+    torch.manual_seed(4)
+    model = ImageModel(SIZES["m"])
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimisers = loop.optimisers(model, 1e-3, 4e-3)
+    loop.set_rate(optimisers, 1e-4)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    for optimiser in optimisers:
+        optimiser.step()
+    moved = {name: (p - before[name]).abs().mean().item() for name, p in model.named_parameters()}
+    assert moved["synthesis.finish.end.weight"] == pytest.approx(4e-4, rel=1e-2)
+    assert moved["synthesis.embed.weight"] == pytest.approx(1e-4, rel=1e-2)
+    assert min(moved.values()) > 0

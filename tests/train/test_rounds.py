@@ -34,7 +34,7 @@ def coded(model, turn):
 def test_each_round_lowers_the_loss(model, batch):
     """By bits and errors of what was sent, with the weights as they are."""
     own, turn, found = copy.deepcopy(model).requires_grad_(True), Turn(batch), []
-    rounds = Rounds(lambda: batch)
+    rounds = Rounds(lambda: Turn(batch))
     for _ in range(4):
         result, value, slope = coded(own, turn)
         found.append(value)
@@ -43,8 +43,15 @@ def test_each_round_lowers_the_loss(model, batch):
     assert found == sorted(found, reverse=True) and found[3] < 0.99 * found[0]
 
 
+def test_latents_told_or_made_are_the_same_step(model, batch):
+    """What a compiled step is given in a batch's first turn is what it would make itself."""
+    told = Turn(batch, model.latents(batch, BaseIndex(8, 8)))
+    made, own = coded(model, Turn(batch)), coded(model, told)
+    assert made[1] == own[1] and torch.equal(made[2], own[2]) and torch.equal(made[0]["wanted"], told.wanted)
+
+
 def test_only_what_is_sent_moves(model, batch):
-    own, rounds = copy.deepcopy(model).requires_grad_(True), Rounds(lambda: batch)
+    own, rounds = copy.deepcopy(model).requires_grad_(True), Rounds(lambda: Turn(batch))
     result, _, slope = coded(own, Turn(batch))
     assert (~result["sent"]).any() and (slope[result["sent"]] != 0).any()
     rounds.give_back(Turn(batch), result, slope)
@@ -57,7 +64,7 @@ def test_a_batch_serves_one_step_more_than_rounds_and_others_come_between(model,
 
     def draw():
         drawn.append(copy.copy(batch))
-        return drawn[-1]
+        return Turn(drawn[-1])
 
     rounds = Rounds(draw)
     sent = torch.ones_like(batch.coded)

@@ -46,6 +46,7 @@ class Options:
     batch          crops a step and process; None: 8 on a CPU, 32 on CUDA
     crop           side of a crop in pixels
     lr             highest learning rate
+    finish_lr      that of the convolutions at full resolution; None: ``lr``
     device         auto, cpu, cuda or cuda:N
     threads        CPU threads, 0 leaves it to torch
     log, preview   JSON lines of the progress; PNG of a held-out picture beside its reconstructions
@@ -64,6 +65,7 @@ class Options:
     batch: int | None = None
     crop: int = 256
     lr: float = 1.3e-3
+    finish_lr: float | None = None
     device: str = "auto"
     threads: int = 0
     log: Path | None = None
@@ -86,16 +88,26 @@ class Options:
             raise InputError(f"size {self.size!r} has no convolutions at full resolution to train alone; try --size m")
 
 
-def optimisers(model: ImageModel, lr: float) -> list[torch.optim.Optimizer]:
+def optimisers(model: ImageModel, lr: float, finish_lr: float | None = None) -> list[torch.optim.Optimizer]:
     """Muon (orthogonalised momentum, Jordan 2024) for the matrices inside the transformer blocks, AdamW for the rest. In
-    equal steps this was 2 % of loss ahead of AdamW alone; docs/LOG.md has the run."""
+    equal steps this was 2 % of loss ahead of AdamW alone; docs/LOG.md has the run. A group's ``times`` is its share of
+    ``lr``."""
     inside = [p for n, p in model.named_parameters() if ".blocks." in n and p.ndim == 2 and "position" not in n]
-    chosen = {id(p) for p in inside}
+    finish = [p for n, p in model.named_parameters() if ".finish." in n]
+    chosen = {id(p) for p in (*inside, *finish)}
     rest = [p for p in model.parameters() if id(p) not in chosen]
+    times = 1.0 if finish_lr is None else finish_lr / lr
+    groups: list[dict[str, Any]] = [{"params": rest}, {"params": finish, "times": times}]
     return [
-        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
         torch.optim.Muon(inside, lr=lr, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
     ]
+
+
+def set_rate(optimisers: list[torch.optim.Optimizer], lr: float) -> None:
+    """Give every group its share of the learning rate ``lr``."""
+    for group in (g for o in optimisers for g in o.param_groups):
+        group["lr"] = lr * group.get("times", 1.0)
 
 
 @dataclass
@@ -121,7 +133,7 @@ class Run:
         torch.manual_seed(self._seed() + self.group.rank)  # noise
         self.group.start_equal(self.model)
         self.average, self.gradients = Average(self.model), Gradients(self.model)
-        self.optimisers = optimisers(self.model, self.options.lr)
+        self.optimisers = optimisers(self.model, self.options.lr, self.options.finish_lr)
         side = self.options.crop // PATCH
         self.index = BaseIndex(side, side, self.group.device)
         self.forward: Any = self.model
@@ -129,7 +141,7 @@ class Run:
         if self.options.compiled:
             self._compile()
         self.warm_up = REWARM if self.pace.done > 0 else WARMUP
-        self.rounds = Rounds(self.drawn)
+        self.rounds = Rounds(self.first_turn)
 
     def _compile(self) -> None:
         """After ``speed`` was counted: torch.compile leaves alone what first ran under a counter."""
@@ -144,6 +156,11 @@ class Run:
     def drawn(self) -> Batch:
         return make_batch(self.pictures.crops(self.batch, self.options.crop, self.draw), self.draw)
 
+    def first_turn(self) -> Turn:
+        """A new batch for rounds. Its latents are given where steps are compiled: with and without would be two graphs."""
+        batch = self.drawn()
+        return Turn(batch, None if self.forward is self.model else self.model.latents(batch, self.index))
+
     def step(self, meter: Meter) -> None:
         """One step. Nothing in it waits for the device."""
         alone = self.options.finish_alone
@@ -152,8 +169,7 @@ class Run:
             (self.model.freeze_all_but_finish if alone else self.model.freeze_encoder)()
             self.gradients = Gradients(self.model)
         lr = rate(self.pace.done, self.pace.step, self.options.lr, self.warm_up)
-        for group in (g for o in self.optimisers for g in o.param_groups):
-            group["lr"] = lr
+        set_rate(self.optimisers, lr)
         in_rounds = self.hard and not alone
         turn = self.rounds.take() if in_rounds else Turn(self.drawn())
         nudge = None

@@ -1,6 +1,7 @@
 """Rate plus weighted distortion, and the network that is trained: both transforms and the float prior."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,23 @@ def _without_gain(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: o
     state.setdefault(prefix + "gain", torch.ones_like(gain))
 
 
+class _Analysed(NamedTuple):
+    """What is coded: token_level (B, h, w), step (B, h, w, D), ln_step and weight (B, T, D), hyper-latent's bits (B,),
+    decoded thumbnail (B, T, BASE) and its bits (B,), context (B, T, context), patches sent (B, h, w), latents to be rounded
+    (B, h, w, D)."""
+
+    token_level: Tensor
+    step: Tensor
+    ln_step: Tensor
+    weight: Tensor
+    z_bits: Tensor
+    base: Tensor
+    base_bits: Tensor
+    context: Tensor
+    coded: Tensor
+    wanted: Tensor
+
+
 class ImageModel(nn.Module):
     """What is trained. ``gain`` (NODES, D) is what the encoder multiplies latents by (``train/gain.py``): 1 until an export
     has fitted it, and not trained."""
@@ -104,20 +122,14 @@ class ImageModel(nn.Module):
         gain = self.prior.slices(*tokens, everything, False, fake)[2]
         return (gain > 0) | ~auto[:, None]
 
-    def forward(
-        self,
-        batch: Batch,
-        index: BaseIndex,
-        noise: bool,
-        fake: bool,
-        bf16: bool | None = None,
-        wanted: Tensor | None = None,
-        nudge: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W), what was rounded and what
-        that is decoded to (B, h, w, D), patches sent (B, h, w) bool. ``wanted`` (B, h, w, D) is rounded in place of what the
-        analysis makes of the pictures; ``nudge`` (B, h, w, D), zero, gathers the gradient of the decoded latents.
-        ``bf16``: None where the device multiplies it."""
+    @torch.no_grad()
+    def latents(self, batch: Batch, index: BaseIndex) -> Tensor:
+        """(B, h, w, D): what ``forward`` rounds to hard symbols where it is not told what is ``wanted``."""
+        return self._analysed(batch, index, False, True, native_bf16(batch.images.device.type), None).wanted
+
+    def _analysed(
+        self, batch: Batch, index: BaseIndex, noise: bool, fake: bool, half: bool, wanted: Tensor | None
+    ) -> _Analysed:
         b, _, height, width = batch.images.shape
         h, w = height // PATCH, width // PATCH
         patches = batch.images.view(b, 3, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(b, h, w, -1)
@@ -131,7 +143,6 @@ class ImageModel(nn.Module):
         weight = (rate_weight(token_level)[..., None] * step.square()).detach().flatten(1, 2)
         flat_ln, linear = ln_step.flatten(1, 2), (t / step).flatten(1, 2)
         kind = batch.images.device.type
-        half = native_bf16(kind) if bf16 is None else bf16
         transforms = torch.autocast(kind, torch.bfloat16, enabled=half)
         prior = torch.autocast(kind, torch.bfloat16, enabled=half and kind == "cpu")  # fp32 where that is fast
         with transforms:
@@ -152,29 +163,54 @@ class ImageModel(nn.Module):
             if wanted is None:
                 wanted = self.analysis(t, self.shortcut.std, GridWindows(visible)) * interpolate(self.gain, token_level)
                 wanted = torch.cat([t[..., :BASE], wanted[..., BASE:]], -1)
-        v = (wanted / step).flatten(1, 2)
+        return _Analysed(token_level, step, flat_ln, weight, z_bits, base, base_bits, context, coded, wanted)
+
+    def forward(
+        self,
+        batch: Batch,
+        index: BaseIndex,
+        noise: bool,
+        fake: bool,
+        bf16: bool | None = None,
+        wanted: Tensor | None = None,
+        nudge: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """-> bpp (B,), base_bpp (B,), patch squared error (B, h, w), reconstruction (B, 3, H, W), what was rounded and what
+        that is decoded to (B, h, w, D), patches sent (B, h, w) bool. ``wanted`` (B, h, w, D) is rounded in place of what the
+        analysis makes of the pictures; ``nudge`` (B, h, w, D), zero, gathers the gradient of the decoded latents.
+        ``bf16``: None where the device multiplies it."""
+        b, _, height, width = batch.images.shape
+        h, w = height // PATCH, width // PATCH
+        kind = batch.images.device.type
+        half = native_bf16(kind) if bf16 is None else bf16
+        transforms = torch.autocast(kind, torch.bfloat16, enabled=half)
+        prior = torch.autocast(kind, torch.bfloat16, enabled=half and kind == "cpu")
+        at = self._analysed(batch, index, noise, fake, half, wanted)
+        v = (at.wanted / at.step).flatten(1, 2)
         with prior:
-            v_hat, bits, _ = self.prior.slices(v, base, context, flat_ln, CARE * weight, coded.flatten(1), noise, fake)
+            v_hat, bits, _ = self.prior.slices(
+                v, at.base, at.context, at.ln_step, CARE * at.weight, at.coded.flatten(1), noise, fake
+            )
         with transforms:
-            latents = v_hat.view(b, h, w, -1) * step
+            latents = v_hat.view(b, h, w, -1) * at.step
             out = self.synthesis(
                 latents if nudge is None else latents + nudge,
-                token_level,
-                ~coded,
+                at.token_level,
+                ~at.coded,
                 self.shortcut,
-                GridWindows(torch.ones_like(coded)),
+                GridWindows(torch.ones_like(at.coded)),
             )
         error = (out - batch.images).square().view(b, 3, h, PATCH, w, PATCH).mean((1, 3, 5))
         pixels = height * width
         return {
-            "bpp": (z_bits + base_bits + bits.sum(1)) / pixels,
-            "z_bpp": z_bits / pixels,
-            "base_bpp": base_bits / pixels,
+            "bpp": (at.z_bits + at.base_bits + bits.sum(1)) / pixels,
+            "z_bpp": at.z_bits / pixels,
+            "base_bpp": at.base_bits / pixels,
             "error": error,
             "image": out,
-            "wanted": wanted,
+            "wanted": at.wanted,
             "latents": latents,
-            "sent": coded,
+            "sent": at.coded,
         }
 
 

@@ -31,21 +31,21 @@ class Turn:
 
 
 class Rounds:
-    """The batches in hand."""
+    """The batches in hand. ``drawn`` makes a new one in its first turn."""
 
-    def __init__(self, drawn: Callable[[], Batch]) -> None:
+    def __init__(self, drawn: Callable[[], Turn]) -> None:
         self.drawn, self.waiting = drawn, deque[Turn]()
 
     def take(self) -> Turn:
         """The batch whose turn it is; until there are enough in hand, a new one."""
-        return self.waiting.popleft() if len(self.waiting) > ROUNDS else Turn(self.drawn())
+        return self.waiting.popleft() if len(self.waiting) > ROUNDS else self.drawn()
 
     @torch.no_grad()
     def give_back(self, turn: Turn, result: dict[str, Tensor], slope: Tensor) -> None:
         """Move the latents of ``turn`` by ``result`` of its forward pass and by the gradient ``slope`` (B, h, w, D) of the
         loss by the decoded latents. After its last round a new batch takes its place."""
         if turn.had == ROUNDS:
-            self.waiting.append(Turn(self.drawn()))
+            self.waiting.append(self.drawn())
             return
         batch, sent = turn.batch, result["sent"]
         count = sent.numel()
