@@ -34,6 +34,14 @@ def test_nothing_else_moves(folder, start, tmp_path):
 def test_a_size_without_them_is_refused(folder, tmp_path):
     with pytest.raises(InputError, match="full resolution"):
         loop.train(folder, tmp_path / "a.sft", steps=1, **{**OPTIONS, "size": "s"})
+    with pytest.raises(InputError, match="full resolution"):
+        loop.Options(size="s", finish_lr=1e-3)
+
+
+@pytest.mark.parametrize("rates", [{"lr": 0.0}, {"lr": -1e-3}, {"finish_lr": 0.0}])
+def test_learning_rates_are_positive(rates):
+    with pytest.raises(InputError, match="the rest positive"):
+        loop.Options(size="m", **rates)
 
 
 def test_they_may_learn_faster_than_the_rest():

@@ -78,14 +78,15 @@ class Options:
     def __post_init__(self) -> None:
         lengths = (self.minutes, 1 if self.slice_minutes is None else self.slice_minutes)
         counts = (1 if n is None else n for n in (self.batch, self.steps))
-        if self.size not in SIZES or self.crop % (8 * PATCH) or min(lengths) <= 0 or min(counts) < 1:
+        rates = (self.lr, self.lr if self.finish_lr is None else self.finish_lr)
+        if self.size not in SIZES or self.crop % (8 * PATCH) or min(*lengths, *rates) <= 0 or min(counts) < 1:
             raise InputError(
                 f"size {self.size!r}, crop {self.crop}, batch {self.batch}, steps {self.steps}, minutes {self.minutes}, "
-                f"slice_minutes {self.slice_minutes}: size is one of {', '.join(SIZES)}, crop a multiple of {8 * PATCH}, "
-                "the rest positive"
+                f"slice_minutes {self.slice_minutes}, lr {self.lr}, finish_lr {self.finish_lr}: size is one of "
+                f"{', '.join(SIZES)}, crop a multiple of {8 * PATCH}, the rest positive"
             )
-        if self.finish_alone and not SIZES[self.size].finish:
-            raise InputError(f"size {self.size!r} has no convolutions at full resolution to train alone; try --size m")
+        if (self.finish_alone or self.finish_lr is not None) and not SIZES[self.size].finish:
+            raise InputError(f"size {self.size!r} has no convolutions at full resolution to train; try --size m")
 
 
 def optimisers(model: ImageModel, lr: float, finish_lr: float | None = None) -> list[torch.optim.Optimizer]:
