@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -35,16 +36,21 @@ SHOWN = ["foveal", "foveal-m", "foveal-m9", "jpeg", "webp", "avif", "jxl", "vvc"
 
 
 def replaced(path: Path, codec: str, sources: Sequence[Path]) -> None:
-    """The points of ``codec`` in ``path`` become those of ``sources``, whose run lines are kept behind the others."""
+    """The points of ``codec`` in ``path`` become those of ``sources``, of which it may be one: as many qualities as there
+    are, each of all pictures. The sources' run lines are kept behind the others."""
     old = [line for line in path.read_text().splitlines() if json.loads(line).get("codec") != codec]
     new = [line for source in sources for line in source.read_text().splitlines()]
     runs = [line for line in new if json.loads(line)["kind"] == "run" and codec in json.loads(line)["codecs"]]
     points = [line for line in new if json.loads(line).get("codec") == codec]
-    expected = sum(json.loads(line).get("codec") == codec for line in path.read_text().splitlines())
-    if len(points) != expected:
-        raise SystemExit(f"{codec}: {len(points)} new points, {expected} before")
+    pictures = {point["image"] for line in old if "image" in (point := json.loads(line))}
+    found = Counter((point["image"], point["setting"]) for point in map(json.loads, points))
+    settings = {setting for _, setting in found}
+    if set(found) != {(image, s) for image in pictures for s in settings} or max(found.values()) > 1:
+        raise SystemExit(
+            f"{codec}: {len(points)} points, expected {len(pictures)} pictures at {len(settings)} qualities"
+        )
     temporary = path.with_suffix(".part")
-    temporary.write_text("\n".join([*old, *dict.fromkeys(runs), *points]) + "\n")
+    temporary.write_text("\n".join(dict.fromkeys([*old, *runs, *points])) + "\n")
     temporary.replace(path)
 
 

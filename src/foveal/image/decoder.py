@@ -17,7 +17,7 @@ from foveal.errors import CorruptError
 from foveal.header import Header
 from foveal.image import classmap, packets, patches, quantize, rangecoder
 from foveal.image.network import Network
-from foveal.image.partition import BASE_PARTS, GROUP, layers_of
+from foveal.image.partition import BASE_PARTS, GROUP, bare, layers_of
 from foveal.image.prior import BASE, BaseIndex, reconstruct
 
 CONCEALED = 2  # slices whose scales say what a lost patch may hold
@@ -98,7 +98,7 @@ class Decoding:
         slices, salience = len(network.prior.cuts) - 1, salience_of(self.base, self.index)
         self.layers = layers_of(head, classes, salience, self.grid[1], slices)
         self.whole_base = len(base) == head.base_parts
-        self._bare = head.version == 1 and head.packets == 1  # its run is everything
+        self._bare = bare(head)
         self.values = torch.zeros(classes.size, network.prior.cuts[-1], dtype=network.prior.dtype)
         self.have, self._guessed = np.zeros(classes.size, np.int64), np.full(classes.size, -1)
         self._wanted = np.zeros(classes.size, np.int64)

@@ -15,7 +15,7 @@ from foveal.image import classmap, patches, postfilter, quantize, refine, thrift
 from foveal.image.decoder import Ints, parts, run_slices, salience_of, to_tensor
 from foveal.image.importance import worth
 from foveal.image.network import Network
-from foveal.image.partition import Layout, TokenSymbols, base_payloads, layers_of
+from foveal.image.partition import Layout, TokenSymbols, bare, base_payloads, layers_of
 from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
 
 FILTERED = 4  # from this effort on a filter is fitted to the picture
@@ -138,7 +138,7 @@ class Encoder:
             worth = postfilter.spread_out(self.worth, band.start, own.shape[1:]) if self.tune != "psnr" else None
             fit.add(band.pixels, band.edges, own, worth)
         taps, saved = fit.taps(quantize.rate_weight(level))
-        return taps if saved >= FRAME_BITS[self.layout.bare] else None
+        return taps if saved >= FRAME_BITS[bare(self.layout)] else None
 
     def base(self, level: int, wanted: Tensor) -> Base:
         """Hyper-latent, and the thumbnail as the coefficients ``wanted`` (T, D) have it."""

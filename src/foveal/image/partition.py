@@ -36,16 +36,16 @@ class Layout:
     complete: bool = False
     version: int = 2
 
-    @property
-    def bare(self) -> bool:
-        """Whether the only packet there is holds everything, and so says nothing of its run."""
-        return self.version == 1 and self.packets == 1
-
     @classmethod
     def of(cls, packets: int, mtu: int | None, layers: int, complete: bool) -> Layout:
         """A layout in the oldest version that has it: one packet of everything is version 1."""
         plain = packets == 1 and mtu is None and layers == 1 and not complete
         return cls(packets, mtu, layers, complete, 1 if plain else 2)
+
+
+def bare(head: Header | Layout) -> bool:
+    """Whether the only packet there is holds everything, and so says nothing of its run."""
+    return head.version == 1 and head.packets == 1
 
 
 def layers_of(
@@ -114,7 +114,7 @@ class TokenSymbols:
                 cuts = [(0, len(layer.tokens))] if len(layer.tokens) else []
                 if layout.mtu is None:
                     cuts = packets.runs(len(layer.tokens), layout.packets)
-            if layout.bare:
+            if bare(layout):
                 return [self.code(tables, layer, *cut) for cut in cuts]
             coded = [run for cut in cuts for run in self._runs(tables, layer, *cut, layout.mtu)]
             cuts = [(first, count) for first, count, _ in coded]
