@@ -12,7 +12,7 @@ Ints = NDArray[np.int64]
 FINEST = 1264  # sixteenths of a level
 CLASS_LEVELS = 64  # one class finer, in sixteenths
 LAMBDA_MIN = 0.0004  # at level 0; doubles every 8 levels
-CARE = 2.3  # times its squared error is what a rounding costs: later slices are predicted from it (docs/LOG.md)
+CARE = 1.8  # times its squared error is what a rounding costs: later slices are predicted from it (docs/LOG.md)
 SYMBOL_MAX = 2040  # 64 * 2040 stays inside the prior's value range
 
 
