@@ -45,7 +45,7 @@ def replaced(path: Path, codec: str, sources: Sequence[Path]) -> None:
     pictures = {point["image"] for line in old if "image" in (point := json.loads(line))}
     found = Counter((point["image"], point["setting"]) for point in map(json.loads, points))
     settings = {setting for _, setting in found}
-    if set(found) != {(image, s) for image in pictures for s in settings} or max(found.values()) > 1:
+    if not points or found != Counter((image, setting) for image in pictures for setting in settings):
         raise SystemExit(
             f"{codec}: {len(points)} points, expected {len(pictures)} pictures at {len(settings)} qualities"
         )
