@@ -47,6 +47,7 @@ WINGS = {
 ANNEXES = {
     ("foveal.container", "foveal.short"),
     ("foveal.image.transform", "foveal.image.finish"),
+    ("foveal.image.transform", "foveal.image.pieces"),
 }  # rooms of two files
 DOORS = {"foveal", "foveal.video"}
 OUTER = {"io", "bench", "serve", "batch"}  # they use the public door, as any other program would

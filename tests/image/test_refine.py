@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import foveal
-from foveal.image import finish, foresight, postfilter, quantize, refine, thrift
+from foveal.image import finish, foresight, postfilter, quantize, refine, thrift, transform
 from foveal.image import network as networks
 from foveal.image.encoder import Encoder
 from foveal.image.network import Network
@@ -102,6 +102,28 @@ def test_bands_leave_no_seam_in_the_targets(monkeypatch, model):
     assert plain.reshape(shape)[3, 5] == pytest.approx(missed[48:64, 80:96].sum(), rel=0.002)
     assert plain.sum() == pytest.approx(missed.sum(), rel=0.002)
     assert (banded - whole).abs().max() < 1e-3 * (whole - values.double()).abs().max()
+
+
+@pytest.mark.parametrize("model", ["s", "m"])
+def test_blocks_that_are_computed_again_give_the_same_targets(monkeypatch, model):
+    network, random = Network.load(model), np.random.default_rng(0)
+    rgb = random.integers(0, 256, (160, 144, 3), np.uint8)
+    values = torch.from_numpy(random.integers(-100, 100, (90, network.size.latent)).astype(np.float32))
+    levels, dropped = torch.full((90,), 500), torch.from_numpy(random.random(90) < 0.2)
+    counted = []
+    monkeypatch.setattr(
+        transform.Block, "_attended", lambda *a, f=transform.Block._attended: counted.append(1) or f(*a)
+    )
+
+    def found():
+        counted.clear()
+        return network.targets(values, 500, levels, dropped, (10, 9), rgb, None, np.ones((10, 9)))
+
+    once, blocks = found(), len(counted)
+    monkeypatch.setattr(transform, "KEPT", 0)
+    again = found()
+    assert (len(counted), blocks) == (2 * blocks, network.size.decoder_blocks)
+    assert torch.equal(once[0], again[0]) and np.array_equal(once[1], again[1])
 
 
 def test_trials_keep_for_every_patch_what_costs_it_less(crop, monkeypatch):

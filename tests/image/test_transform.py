@@ -7,6 +7,7 @@ import torch
 from foveal.image import network as network_module
 from foveal.image import patches
 from foveal.image.network import Network
+from foveal.image.pieces import in_pieces
 from foveal.image.transform import (
     BASE,
     SIZES,
@@ -152,6 +153,7 @@ def test_a_dropped_token_changes_no_other_latent(network, photo):
 def small_bands(monkeypatch):
     def bands(tokens):
         monkeypatch.setattr(network_module, "BAND", tokens)
+        monkeypatch.setattr(network_module, "PIECE", tokens)
 
     return bands
 
@@ -163,7 +165,7 @@ def test_bands_leave_no_seam_in_analysis(network, small_bands):
     coefficients = torch.from_numpy(random.laplace(0, 20, (630, 384)))
     whole = network.analyse(coefficients, visible, grid), network.hyper_latent(coefficients, grid)
     small_bands(100)
-    assert len(network_module._bands(*grid, 2, network_module.BAND)) > 3
+    assert len(network_module._bands(*grid, 8, network_module.BAND)) > 3
     banded = network.analyse(coefficients, visible, grid), network.hyper_latent(coefficients, grid)
     for a, b in zip(whole, banded, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
@@ -182,9 +184,51 @@ def test_bands_leave_no_seam_in_synthesis(network, small_bands):
     assert np.abs(whole.astype(int) - banded).max() <= 1
 
 
+def test_a_halo_is_all_that_a_band_depends_on(network):
+    """What lies beyond it changes nothing, what lies just inside does."""
+    random, (h, w) = np.random.default_rng(3), (72, 8)
+    values = torch.from_numpy(random.laplace(0, 20, (h * w, 384)).round()).float()
+    levels, masked = torch.full((h * w,), 500), torch.zeros(h * w, dtype=torch.bool)
+    own, halo = slice(32, 40), network_module.halo(SIZES["s"].decoder_blocks, 3)
+    assert halo == 16
+
+    def shown(changed: slice):
+        other = values.clone()
+        other.view(h, w, -1)[changed] += 2000
+        return network.synthesise(other, 500, levels, masked, (h, w))[own.start * 16 - 16 : own.stop * 16 + 16]
+
+    plain = shown(slice(0, 0))
+    for outside in (slice(0, own.start - halo), slice(own.stop + halo, h)):
+        assert np.array_equal(shown(outside), plain)
+    assert not np.array_equal(shown(slice(own.start - halo, own.start - halo + 8)), plain)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "reach", "rows"),
+    [(0, 0, 0), (0, 1, 8), (1, 0, 0), (1, 1, 8), (2, 0, 8), (3, 3, 16), (4, 4, 16), (4, 5, 24)],
+)
+def test_halos_are_whole_windows(blocks, reach, rows):
+    assert network_module.halo(blocks, reach) == rows
+
+
+def test_pieces_are_the_whole():
+    x, y = torch.arange(10.0)[:, None], torch.arange(10)
+    seen = []
+
+    def f(a, b):
+        seen.append(len(a))
+        return a + b[:, None]
+
+    with torch.no_grad():
+        assert torch.equal(in_pieces(f, 4, x, y), x + y[:, None])
+    assert seen == [4, 4, 2]
+    in_pieces(f, 4, x, y)
+    assert seen[3:] == [10]  # where a gradient may be wanted they go together
+
+
 def test_bands_tile_the_rows():
     for h, w in ((1, 1), (300, 2000), (4096, 500)):
-        bands = network_module._bands(h, w, 2, network_module.BAND)
+        bands = network_module._bands(h, w, 16, network_module.BAND)
         assert [y for *_, start, end in bands for y in range(start, end)] == list(range(h))
         assert all(first % WINDOW == 0 and first <= start < end <= last for first, last, start, end in bands)
         assert max((last - first) * w for first, last, *_ in bands) < 2 * network_module.BAND + 100 * WINDOW * w

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveal.image import classmap, patches, postfilter, quantize, refine, thrift
-from foveal.image.decoder import Ints, parts, run_slices, salience_of, to_tensor
+from foveal.image.decoder import Ints, run_slices, salience_of, to_tensor
 from foveal.image.importance import worth
 from foveal.image.network import Network
 from foveal.image.partition import Layout, TokenSymbols, bare, base_payloads, layers_of
@@ -20,6 +20,7 @@ from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
 
 FILTERED = 4  # from this effort on a filter is fitted to the picture
 BROAD = 2.5  # times as much an error of the thumbnail counts for MS-SSIM, which sees it at its coarser scales
+GROUP = 2048  # tokens whose slices are worked on together: bounds memory
 FRAME_BITS = {True: 40.0, False: 96.0}  # of the filter besides its payload, in the short form and as a chunk
 Floats = NDArray[np.float64]
 
@@ -90,7 +91,10 @@ class Encoder:
         """``latents`` times each channel's gain at its token's level: what is rounded, (T, D) fp64."""
         which = torch.from_numpy(classes.ravel().astype(np.int64))
         gains = torch.stack([self.network.gain(x) for x in quantize.class_levels(level)])
-        return self.latents(classes) * gains[which]
+        out = self.latents(classes).clone()
+        for rows, of in zip(*(torch.split(x, GROUP) for x in (out, which)), strict=True):
+            rows *= gains[of]
+        return out
 
     def classes_at(self, level: int, base: Base) -> NDArray[np.uint8]:
         """Classes (h, w) of the patches: as they were given, else by rate-distortion at ``level``."""
@@ -230,3 +234,8 @@ class Encoder:
                 start += symbols.shape[1]
             gain.append(total)
         return thrift.settle(np.concatenate(gain).reshape(self.grid) + thrift.MASKED)
+
+
+def parts(tokens: Ints) -> list[Ints]:
+    """Tokens in groups of at most GROUP."""
+    return [tokens[i : i + GROUP] for i in range(0, len(tokens), GROUP)]

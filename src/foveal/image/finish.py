@@ -35,6 +35,11 @@ class Finish(nn.Module):
         nn.init.zeros_(self.end.bias)
         self.register_load_state_dict_pre_hook(_without)  # type: ignore[no-untyped-call]
 
+    @property
+    def reach(self) -> int:
+        """Pixels to each side that a pixel depends on."""
+        return len(self.convs) + 2
+
     def forward(self, pixels: Tensor, features: Tensor, level: Tensor, gain: Tensor) -> Tensor:
         """pixels (B, 3, H, W), H and W whole patches; features (B, detail, H / 8, W / 8), activated; level and gain
         (B, h, w, width), this module's tables at the level of each patch -> (B, 3, H, W)"""
@@ -52,14 +57,14 @@ class Finish(nn.Module):
             )
             part = checkpoint(self._residual, *inputs, use_reentrant=False) if again else self._residual(*inputs)
             strips.append(part[:, :, y - top : min(height, y + rows) - top])
-        return pixels + torch.cat(strips, 2)
+        return torch.cat(strips, 2).add_(pixels)
 
     def _residual(self, pixels: Tensor, features: Tensor, level: Tensor, gain: Tensor) -> Tensor:
         x: Tensor = self.pixels(((pixels - 128) / 64).contiguous(memory_format=torch.channels_last))
         x = x + self.join(F.pixel_shuffle(self.features(features), 8))
         x = _by_patch(torch.add, x, level)
         for conv in self.convs:
-            x = x + conv(F.hardswish(x))
+            x = conv(F.hardswish(x)).add_(x)
         x = F.hardswish(x)
         out: Tensor = self.end(x + _by_patch(torch.mul, x, gain))
         return out.to(pixels.dtype) * 4

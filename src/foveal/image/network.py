@@ -33,6 +33,7 @@ from foveal.image.transform import (
 
 Module = TypeVar("Module", bound=nn.Module)
 BAND = 65536  # tokens of a band that is transformed at once
+PIECE = 8192  # tokens that are transformed at once where each is on its own: bounds memory
 GRADIENT_BAND = 16384  # and of one whose gradient is wanted, for which all that was computed is kept
 
 
@@ -62,6 +63,9 @@ class Network:
         self._analysis = _filled(Analysis(size), "analysis", t).double()
         self._hyper = _filled(HyperAnalysis(size), "hyper", t).double()
         self._synthesis = _filled(Synthesis(size), "synthesis", t)
+        self._halo = halo(
+            size.decoder_blocks, -(-(self._synthesis.reach + PATCH) // PATCH)
+        )  # a patch of margin, at most
 
     @staticmethod
     @lru_cache(maxsize=2)
@@ -79,10 +83,15 @@ class Network:
 
     def steps_of(self, level: int, levels: Tensor) -> Tensor:
         """Quantiser steps of tokens of ``levels`` (T,), whose thumbnails are of the picture's ``level``: (T, D) fp64."""
+        table, which = self._steps_table(level, levels)
+        return table[which]
+
+    def _steps_table(self, level: int, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """The different rows of ``steps_of`` (k, D) fp64, and which of them each token has (T,)."""
         keys, which = torch.unique(levels, return_inverse=True)
-        step = torch.stack([self.steps(int(k)) for k in keys])[which]
-        step[:, : self.prior.cuts[0]] = self.steps(level)[: self.prior.cuts[0]]
-        return step
+        table = torch.stack([self.steps(int(k)) for k in keys])
+        table[:, : self.prior.cuts[0]] = self.steps(level)[: self.prior.cuts[0]]
+        return table, which
 
     def spread_of(self, index: NDArray[np.uint8], level: int) -> NDArray[np.float64]:
         """Scale indices (n, c) of the channels behind the thumbnail -> how far their coefficients spread, (n, c)"""
@@ -98,13 +107,16 @@ class Network:
     @torch.no_grad()
     def coefficients(self, patches: NDArray[np.uint8], grid: tuple[int, int]) -> Tensor:
         """(T, 768) uint8 -> linear coefficients, mean removed, (T, D) fp64"""
-        return torch.cat([self._coarse(part.double()) for part in torch.split(torch.from_numpy(patches), BAND)])
+        out = torch.empty(len(patches), self.size.latent, dtype=torch.float64)
+        for here, part in zip(*(torch.split(x, PIECE) for x in (out, torch.from_numpy(patches))), strict=True):
+            here.copy_(self._coarse(part.double()))
+        return out
 
     @torch.no_grad()
     def hyper_latent(self, steps: Tensor, grid: tuple[int, int]) -> Tensor:
         """Coefficients in steps (T, D) fp64 -> (H, W, hyper) fp64"""
         h, w = grid
-        rows = max(4, BAND // w // 4 * 4)
+        rows = max(4, PIECE // w // 4 * 4)
         whole = steps.view(1, h, w, -1)
         return torch.cat([self._hyper(whole[:, y : y + rows])[0] for y in range(0, h, rows)])
 
@@ -114,7 +126,7 @@ class Network:
         out = coefficients.clone()
         h, w = grid
         tokens = torch.from_numpy(np.nonzero(visible)[0])
-        for first, last, start, end in _bands(h, w, len(self._analysis.blocks), BAND):
+        for first, last, start, end in _bands(h, w, halo(len(self._analysis.blocks)), BAND):
             inside = tokens[(tokens >= first * w) & (tokens < last * w)]
             if len(inside):
                 windows = PackedWindows(inside // w - first, inside % w)
@@ -131,13 +143,12 @@ class Network:
         (T,) for the rest; both in sixteenths of a level), masked (T,) bool -> pixels in bands, clamped to 0..255, each with
         up to ``margin`` rows, at most a patch, of those beside it."""
         h, w = grid
-        latents = self._dequantise(values, level, levels)
-        for band in _bands(h, w, len(self._synthesis.blocks), BAND):
-            _, _, start, end = band
-            edges = _edges(band, margin)
-            yield Band(
-                PATCH * start, PATCH * end, edges, self._render(latents, levels, masked, w, band, edges).clamp(0, 255)
-            )
+        for band in _bands(h, w, self._halo, BAND):
+            first, last, start, end = band
+            edges, rows = _edges(band, margin), slice(first * w, last * w)
+            latents = self._dequantise(values[rows], level, levels[rows])
+            pixels = self._render(latents, levels[rows], masked[rows], w, band, edges).clamp_(0, 255)
+            yield Band(PATCH * start, PATCH * end, edges, pixels)
 
     def synthesise(
         self, values: Tensor, level: int, levels: Tensor, masked: Tensor, grid: tuple[int, int]
@@ -163,22 +174,23 @@ class Network:
         h, w = grid
         latents = self._dequantise(values, level, levels)
         change, found = torch.zeros_like(latents), np.zeros((h, w))
-        for band in _bands(h, w, len(self._synthesis.blocks), GRADIENT_BAND):
-            _, _, start, end = band
-            edges = _edges(band, postfilter.REACH)
+        for band in _bands(h, w, self._halo, GRADIENT_BAND):
+            first, last, start, end = band
+            edges, rows = _edges(band, postfilter.REACH), slice(first * w, last * w)
             picture = torch.from_numpy(rgb[PATCH * start : PATCH * end]).permute(2, 0, 1).float()
             with torch.enable_grad():
-                free = latents.clone().requires_grad_(True)
-                pixels = self._render(free, levels, masked, w, band, edges)
+                free = latents[rows].clone().requires_grad_(True)
+                pixels = self._render(free, levels[rows], masked[rows], w, band, edges)
                 weights = postfilter.spread_out(worth, PATCH * start, picture.shape[1:])
                 errors, slope = postfilter.error_behind(pixels, taps, edges, picture, weights)
-                change -= torch.autograd.grad(pixels, free, slope)[0]
+                change[rows] -= torch.autograd.grad(pixels, free, slope)[0]
             found[start:end] = patch_sums(errors.numpy())
         return latents.double() + change.double() / 2 / torch.from_numpy(worth).reshape(-1, 1), found.ravel()
 
     def _dequantise(self, values: Tensor, level: int, levels: Tensor) -> Tensor:
         """Values (T, D) -> latents (T, D) fp32"""
-        return values.float() / VALUE_UNIT * self.steps_of(level, levels).float()
+        table, which = self._steps_table(level, levels)
+        return (values.float() / VALUE_UNIT).mul_(table.float()[which])
 
     def _render(
         self,
@@ -189,14 +201,14 @@ class Network:
         band: tuple[int, int, int, int],
         edges: tuple[int, int] = (0, 0),
     ) -> Tensor:
-        """Latents of all tokens (T, D) -> (3, rows, 16w) float pixels of one band, its halo cut off but for ``edges`` rows
-        above and below"""
+        """Latents of one band's tokens (n, D), halo included -> (3, rows, 16w) float pixels, the halo cut off but for
+        ``edges`` rows above and below"""
         first, last, start, end = band
-        rows, shape = slice(first * w, last * w), (1, last - first, w)
+        shape = (1, last - first, w)
         pixels: Tensor = self._synthesis(
-            latents[rows].view(*shape, -1),
-            levels[rows].float().view(shape) / 16,
-            masked[rows].view(shape),
+            latents.view(*shape, -1),
+            levels.float().view(shape) / 16,
+            masked.view(shape),
             self._fine,
             GridWindows(torch.ones(shape, dtype=torch.bool)),
         )[0]
@@ -221,11 +233,20 @@ def _edges(band: tuple[int, int, int, int], margin: int) -> tuple[int, int]:
     return min(margin, PATCH * (start - first)), min(margin, PATCH * (last - end))
 
 
-def _bands(h: int, w: int, blocks: int, most: int) -> list[tuple[int, int, int, int]]:
-    """Rows of tokens in bands of at most about ``most`` tokens: (first, last) with halo, (start, end) without.
+def halo(blocks: int, reach: int = 0) -> int:
+    """Rows of tokens, whole windows, on which a band of whole windows depends to each side, through ``blocks`` and what
+    comes behind them, which looks ``reach`` rows away.
 
-    A token reaches one window per block, so a halo of one window per block (and one for the 1/8 branch) leaves no seam.
+    A row that is needed behind a block needs all of its window before it, and in odd blocks windows lie half a window
+    further on.
     """
+    for block in reversed(range(blocks)):
+        shift = block % 2 * WINDOW // 2
+        reach = -(-(reach - shift) // WINDOW) * WINDOW + shift
+    return -(-reach // WINDOW) * WINDOW
+
+
+def _bands(h: int, w: int, halo: int, most: int) -> list[tuple[int, int, int, int]]:
+    """Rows of tokens in bands of at most about ``most`` tokens: (first, last) with ``halo``, (start, end) without."""
     rows = max(WINDOW, most // w // WINDOW * WINDOW)
-    halo = WINDOW * (blocks + 1)
     return [(max(0, y - halo), min(h, y + rows + halo), y, min(h, y + rows)) for y in range(0, h, rows)]

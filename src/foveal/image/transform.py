@@ -13,14 +13,18 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from foveal.image.finish import Finish
+from foveal.image.pieces import in_pieces
 
 PATCH = 16
 WINDOW = 8
 BASE = 6
 LEVELS = 80
 NODES, NODE_SPACING = 10, 9  # learned tables have nodes at levels 0, 9, ... 81; in between they are interpolated
+KEPT = 4096  # tokens of a picture above which blocks are computed again for a gradient: bounds memory
+PIECE = 4096  # tokens that go together where each, or each window, is on its own: bounds memory
 CLASS_LEVELS = 4  # one importance class finer = 4 levels = step / 2^(1/4)
 
 
@@ -213,12 +217,21 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, windows: GridWindows | PackedWindows) -> Tensor:
         qkv = windows.split(self.qkv(self.norm1(x)), self.odd)  # (n, 64, 3C)
-        n, tokens, width = qkv.shape[0], WINDOW**2, x.shape[-1]
+        mixed = in_pieces(self._attended, PIECE // WINDOW**2, qkv, windows.masks[self.odd])
+        x = x + self.proj(windows.join(mixed, self.odd))
+        return in_pieces(self._perceived, PIECE, x.flatten(0, -2)).view(x.shape)
+
+    def _attended(self, qkv: Tensor, mask: Tensor) -> Tensor:
+        """Queries, keys and values (n, 64, 3C) of windows, mask (n, 1, 64 or 1, 64) -> (n, 64, C)"""
+        n, tokens, width = qkv.shape[0], WINDOW**2, qkv.shape[-1] // 3
         q, k, v = qkv.view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         logits = (q * (width // self.heads) ** -0.5) @ k.transpose(-1, -2) + self.position[:, self.relative].to(q.dtype)
-        logits = logits.masked_fill(~windows.masks[self.odd], -1e4)
-        mixed = (logits.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(n, tokens, width)
-        x = x + self.proj(windows.join(mixed, self.odd))
+        logits = logits.masked_fill(~mask, -1e4)
+        out: Tensor = (logits.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(n, tokens, width)
+        return out
+
+    def _perceived(self, x: Tensor) -> Tensor:
+        """(N, C) -> (N, C)"""
         out: Tensor = x + self.fc2(F.hardswish(self.fc1(self.norm2(x))))
         return out
 
@@ -255,12 +268,17 @@ class Shortcut(nn.Module):
     def inverse(self, latents: Tensor) -> Tensor:
         """(..., latent) -> (..., 768) pixel values, unclamped"""
         with torch.autocast(latents.device.type, enabled=False):  # bf16 would cost half a grey level
-            flat = (latents + self.mean).flatten(0, -2)
-            both = flat.new_zeros(len(flat), 3 * PATCH**2).index_copy(1, self.order, flat)
-            columns = both.view(-1, PATCH) @ self.dct.to(flat.dtype)
-            rows = columns.view(-1, 3 * PATCH, PATCH).transpose(1, 2).reshape(-1, 3 * PATCH)
-            pixels = (rows @ self.back.to(flat.dtype)).view(-1, PATCH, 3, PATCH).transpose(1, 2)
-            return pixels.reshape(*latents.shape[:-1], 3 * PATCH**2) + 128.0
+            flat = in_pieces(self._inverse, PIECE, latents.flatten(0, -2))
+            return flat.view(*latents.shape[:-1], 3 * PATCH**2)
+
+    def _inverse(self, latents: Tensor) -> Tensor:
+        """(N, latent) -> (N, 768)"""
+        flat = latents + self.mean
+        both = flat.new_zeros(len(flat), 3 * PATCH**2).index_copy(1, self.order, flat)
+        columns = both.view(-1, PATCH) @ self.dct.to(flat.dtype)
+        rows = columns.view(-1, 3 * PATCH, PATCH).transpose(1, 2).reshape(-1, 3 * PATCH)
+        pixels = (rows @ self.back.to(flat.dtype)).view(-1, PATCH, 3, PATCH).transpose(1, 2)
+        return pixels.reshape(-1, 3 * PATCH**2) + 128.0
 
 
 class Analysis(nn.Module):
@@ -323,17 +341,36 @@ class Synthesis(nn.Module):
             assert end.bias is not None
             nn.init.zeros_(end.bias)
 
+    @property
+    def reach(self) -> int:
+        """Pixels beside a pixel that what lies behind the blocks looks at."""
+        return 8 * (len(self.convs) + 1) + (self.finish.reach if self.finish else 0)
+
     def forward(
         self, latents: Tensor, level: Tensor, masked: Tensor, shortcut: Shortcut, windows: GridWindows
     ) -> Tensor:
         """latents (B, h, w, D) float, mean removed; level (B, h, w) in [0, 79]; masked (B, h, w) bool
         -> (B, 3, 16h, 16w) pixel values, unclamped."""
+        coefficients, f = self._patches(latents, level, masked, shortcut, windows)
+        out = self._pixels(coefficients, f, shortcut)
+        if self.finish is None:
+            return out
+        finished: Tensor = self.finish(
+            out, f, interpolate(self.finish.level, level), interpolate(self.finish.gain, level)
+        )
+        return finished
+
+    def _patches(
+        self, latents: Tensor, level: Tensor, masked: Tensor, shortcut: Shortcut, windows: GridWindows
+    ) -> tuple[Tensor, Tensor]:
+        """As ``forward`` -> linear coefficients (B, h, w, D), and features of the 1/8 branch (B, detail, 2h, 2w)"""
         b, h, w, _ = latents.shape
         scaled = latents / shortcut.std
         x = self.embed(squash(scaled)) + interpolate(self.level, level) + masked[..., None] * self.mask_token
         x = F.pad(x, (0, 0, 0, -w % WINDOW, 0, -h % WINDOW))  # to whole windows; padding is never attended to
+        again = torch.is_grad_enabled() and h * w > KEPT
         for block in self.blocks:
-            x = block(x, windows)
+            x = checkpoint(block, x, windows, use_reentrant=False) if again else block(x, windows)
         x = x[:, :h, :w]
         coefficients = latents + self.out(x).to(latents.dtype) * (shortcut.std * 0.3)
         f = self.detail(torch.cat([x.to(scaled.dtype), scaled], -1))
@@ -341,14 +378,13 @@ class Synthesis(nn.Module):
         f = f.contiguous(memory_format=torch.channels_last)
         for conv in self.convs:
             f = f + conv(F.hardswish(f))
-        f = F.hardswish(f)
+        return coefficients, F.hardswish(f)
+
+    def _pixels(self, coefficients: Tensor, f: Tensor, shortcut: Shortcut) -> Tensor:
+        """What ``_patches`` gives -> (B, 3, 16h, 16w)"""
+        b, h, w, _ = coefficients.shape
+        out = shortcut.inverse(coefficients).view(b, h, w, 3, PATCH, PATCH)
+        out = out.permute(0, 3, 1, 4, 2, 5).reshape(b, 3, PATCH * h, PATCH * w)
         lapped = self.lapped(f).view(b, 3, 8, 8, 2 * h + 1, 2 * w + 1).permute(0, 1, 4, 2, 5, 3)
         lapped = lapped.reshape(b, 3, 8 * (2 * h + 1), 8 * (2 * w + 1))[..., 4:-4, 4:-4]
-        pixels = shortcut.inverse(coefficients).view(b, h, w, 3, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
-        out: Tensor = pixels.reshape(b, 3, PATCH * h, PATCH * w) + lapped.to(latents.dtype) * 8.0
-        if self.finish is None:
-            return out
-        finished: Tensor = self.finish(
-            out, f, interpolate(self.finish.level, level), interpolate(self.finish.gain, level)
-        )
-        return finished
+        return out.add_(lapped.to(coefficients.dtype), alpha=8.0)
