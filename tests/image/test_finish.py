@@ -31,14 +31,15 @@ def test_it_begins_as_nothing():
     assert torch.equal(Finish(8, 3, 12, NODES)(pixels, *rest), pixels)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 7])
-def test_strips_are_as_the_whole(trained, monkeypatch, rows):
+@pytest.mark.parametrize("tile", [(1, 100), (3, 2), (100, 1)])
+def test_tiles_are_as_the_whole(trained, monkeypatch, tile):
     pixels, *rest = inputs()
     free = pixels.clone().requires_grad_(True)
     whole = trained(free, *rest)
     slope = torch.autograd.grad(whole.square().mean(), free)[0]
     assert (whole - pixels).abs().max() > 1
-    monkeypatch.setattr(finish, "STRIP", rows * PATCH * pixels.shape[3])
+    monkeypatch.setattr(finish, "WHOLE", pixels.shape[2] * pixels.shape[3] - 1)
+    monkeypatch.setattr(finish, "TILE", tuple(PATCH * n for n in tile))
     parted = trained(free, *rest)
     torch.testing.assert_close(parted, whole)
     torch.testing.assert_close(torch.autograd.grad(parted.square().mean(), free)[0], slope)

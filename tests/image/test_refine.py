@@ -91,7 +91,8 @@ def test_bands_leave_no_seam_in_the_targets(monkeypatch, model):
 
     whole, errors = found()
     monkeypatch.setattr(networks, "GRADIENT_BAND", 1)  # rows of one window
-    monkeypatch.setattr(finish, "STRIP", 8 * 16 * rgb.shape[1])  # rows of eight patches
+    monkeypatch.setattr(finish, "WHOLE", 1)
+    monkeypatch.setattr(finish, "TILE", (128, 48))  # eight patches by three
     banded, same = found()
     assert same.sum() == pytest.approx(errors.sum(), rel=1e-5)
     assert same == pytest.approx(errors, rel=1e-3)

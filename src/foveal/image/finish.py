@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-HALO = 16  # pixels beside a strip, whole patches; the convolutions reach 7
-STRIP = 1 << 19  # pixels that are computed at once: bounds memory
+HALO = 16  # pixels beside a tile, whole patches; the convolutions reach 7
+WHOLE = 1 << 19  # pixels of a picture that is computed at once
+TILE = (256, 512)  # rows and columns, whole patches, of what is computed at once of a larger one: it fits into caches
 PER_PIXEL = 4  # features of the 1/8 branch for each pixel
 
 
@@ -45,19 +46,22 @@ class Finish(nn.Module):
         (B, h, w, width), this module's tables at the level of each patch -> (B, 3, H, W)"""
         height, width = pixels.shape[2:]
         patch = height // level.shape[1]
-        rows = max(patch, STRIP // width // patch * patch)
-        again = rows < height and torch.is_grad_enabled()  # in training crops nothing is computed twice
-        strips = []
-        for y in range(0, height, rows):
-            top, bottom = max(0, y - HALO), min(height, y + rows + HALO)
-            inputs = (
-                pixels[:, :, top:bottom],
-                features[:, :, top // 8 : bottom // 8],
-                *(table[:, top // patch : bottom // patch] for table in (level, gain)),
-            )
-            part = checkpoint(self._residual, *inputs, use_reentrant=False) if again else self._residual(*inputs)
-            strips.append(part[:, :, y - top : min(height, y + rows) - top])
-        return torch.cat(strips, 2).add_(pixels)
+        whole = height * width <= WHOLE
+        again = not whole and torch.is_grad_enabled()  # in training crops nothing is computed twice
+        made = []
+        for y, y_end in _cuts(height, height if whole else TILE[0]):
+            top, bottom, row = max(0, y - HALO), min(height, y_end + HALO), []
+            for x, x_end in _cuts(width, width if whole else TILE[1]):
+                left, right = max(0, x - HALO), min(width, x_end + HALO)
+                inputs = (
+                    pixels[:, :, top:bottom, left:right],
+                    features[:, :, top // 8 : bottom // 8, left // 8 : right // 8],
+                    *(t[:, top // patch : bottom // patch, left // patch : right // patch] for t in (level, gain)),
+                )
+                part = checkpoint(self._residual, *inputs, use_reentrant=False) if again else self._residual(*inputs)
+                row.append(part[:, :, y - top : y_end - top, x - left : x_end - left])
+            made.append(torch.cat(row, 3))
+        return torch.cat(made, 2).add_(pixels)
 
     def _residual(self, pixels: Tensor, features: Tensor, level: Tensor, gain: Tensor) -> Tensor:
         x: Tensor = self.pixels(((pixels - 128) / 64).contiguous(memory_format=torch.channels_last))
@@ -68,6 +72,11 @@ class Finish(nn.Module):
         x = F.hardswish(x)
         out: Tensor = self.end(x + _by_patch(torch.mul, x, gain))
         return out.to(pixels.dtype) * 4
+
+
+def _cuts(size: int, most: int) -> list[tuple[int, int]]:
+    """0 .. size in parts of ``most``: where each begins and ends."""
+    return [(start, min(size, start + most)) for start in range(0, size, most)]
 
 
 def _by_patch(operation: Callable[[Tensor, Tensor], Tensor], x: Tensor, table: Tensor) -> Tensor:
