@@ -2,7 +2,7 @@
 
 The picture is a sheet of the folder's first 24 PNG of 768x512, mirrored below as often as it takes. Every codec, a model and
 its effort or AVIF and its speed, codes it at quality 50 in a fresh process and decodes it in another, on one thread. Noted
-are processor seconds per megapixel and the process' peak memory, all that it loads included.
+are processor seconds per megapixel, building the model included, and the process' peak memory, all that it loads included.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ ANNEXES = {
     ("foveal.container", "foveal.short"),
     ("foveal.image.transform", "foveal.image.finish"),
     ("foveal.image.transform", "foveal.image.pieces"),
-}  # rooms of two files
+}  # rooms of several files
 DOORS = {"foveal", "foveal.video"}
 OUTER = {"io", "bench", "serve", "batch"}  # they use the public door, as any other program would
 COMMANDS = {"cli", "cli_video", "cli_support", "__main__"}

@@ -217,6 +217,6 @@ def to_tensor(symbols: Ints, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(symbols)).to(dtype)
 
 
-def parts(tokens: Ints) -> list[Ints]:
-    """A packet's tokens in groups of at most GROUP."""
-    return [tokens[i : i + GROUP] for i in range(0, len(tokens), GROUP)]
+def parts(tokens: Ints, most: int = GROUP) -> list[Ints]:
+    """Tokens in groups of at most ``most``, a packet's as the format has them if not given."""
+    return [tokens[i : i + most] for i in range(0, len(tokens), most)]

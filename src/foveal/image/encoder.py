@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveal.image import classmap, patches, postfilter, quantize, refine, thrift
-from foveal.image.decoder import Ints, run_slices, salience_of, to_tensor
+from foveal.image.decoder import Ints, parts, run_slices, salience_of, to_tensor
 from foveal.image.importance import worth
 from foveal.image.network import Network
 from foveal.image.partition import Layout, TokenSymbols, bare, base_payloads, layers_of
@@ -20,7 +20,7 @@ from foveal.image.prior import BASE, VALUE_UNIT, BaseIndex, reconstruct
 
 FILTERED = 4  # from this effort on a filter is fitted to the picture
 BROAD = 2.5  # times as much an error of the thumbnail counts for MS-SSIM, which sees it at its coarser scales
-GROUP = 2048  # tokens whose slices are worked on together: bounds memory
+PIECE = 2048  # tokens whose slices are worked on together: bounds memory
 FRAME_BITS = {True: 40.0, False: 96.0}  # of the filter besides its payload, in the short form and as a chunk
 Floats = NDArray[np.float64]
 
@@ -92,7 +92,7 @@ class Encoder:
         which = torch.from_numpy(classes.ravel().astype(np.int64))
         gains = torch.stack([self.network.gain(x) for x in quantize.class_levels(level)])
         out = self.latents(classes).clone()
-        for rows, of in zip(*(torch.split(x, GROUP) for x in (out, which)), strict=True):
+        for rows, of in zip(*(torch.split(x, PIECE) for x in (out, which)), strict=True):
             rows *= gains[of]
         return out
 
@@ -111,7 +111,7 @@ class Encoder:
         tables, sent = self.network.tables, TokenSymbols(classes.size, self.network.prior.cuts)
         values = torch.zeros(classes.size, self.network.prior.cuts[-1], dtype=self.network.prior.dtype)
         dropped = (classes == 0).ravel() & (not self.layout.complete)
-        for part in parts(np.nonzero(~dropped)[0].astype(np.int64)):
+        for part in parts(np.nonzero(~dropped)[0].astype(np.int64), PIECE):
             coded, values[part] = self.slices(level, latents, classes, base, part, self.layout.complete)
             for number, (symbols, index, _) in enumerate(coded):
                 sent.put(part, number, symbols, index)
@@ -126,7 +126,7 @@ class Encoder:
         payloads = sent.payloads(tables, layers, self.layout)
         filter_ = None
         if finish and self.effort >= FILTERED:
-            for part in parts(np.nonzero(dropped)[0].astype(np.int64)):
+            for part in parts(np.nonzero(dropped)[0].astype(np.int64), PIECE):
                 values[part] = self.slices(level, latents, classes, base, part)[1]
             taps = self.fit(level, classes, values, dropped)
             filter_ = None if taps is None else postfilter.compress(taps)
@@ -223,7 +223,7 @@ class Encoder:
         step = self.network.steps(level).numpy()
         weight, gain = quantize.rate_weight(level) * step**2, []
         worth = np.maximum(self.worth, 1.0).reshape(-1, 1)  # what is left out of a busy patch would show
-        for part in parts(np.arange(everything.size)):
+        for part in parts(np.arange(everything.size), PIECE):
             total = np.zeros(len(part))
             start = BASE
             for symbols, index, residual in self.slices(level, self.coefficients, everything, base, part)[0]:
@@ -234,8 +234,3 @@ class Encoder:
                 start += symbols.shape[1]
             gain.append(total)
         return thrift.settle(np.concatenate(gain).reshape(self.grid) + thrift.MASKED)
-
-
-def parts(tokens: Ints) -> list[Ints]:
-    """Tokens in groups of at most GROUP."""
-    return [tokens[i : i + GROUP] for i in range(0, len(tokens), GROUP)]
