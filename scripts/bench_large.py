@@ -90,12 +90,14 @@ def main() -> None:
     if options.job:
         job(options.job[0], options.job[1], options.folder, options.output)
         return
+    from foveal.bench.run import _cpu  # not above: AVIF's memory is measured in a process without torch
+
     picture = sheet(options.folder, options.megapixels)
     with tempfile.TemporaryDirectory() as folder, options.output.open("a", encoding="utf-8") as output:
         path, pixels = Path(folder) / "picture.png", picture.width * picture.height
         picture.save(path, compress_level=1)
         for codec in options.codecs.split(","):
-            row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "width": picture.width,
+            row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": _cpu(), "width": picture.width,
                    "height": picture.height, **measured(codec, path, Path(folder) / "coded", pixels)}  # fmt: skip
             output.write(json.dumps(row) + "\n")
             output.flush()

@@ -142,9 +142,7 @@ class ImageModel(nn.Module):
         step = ln_step.exp()
         weight = (rate_weight(token_level)[..., None] * step.square()).detach().flatten(1, 2)
         flat_ln, linear = ln_step.flatten(1, 2), (t / step).flatten(1, 2)
-        kind = batch.images.device.type
-        transforms = torch.autocast(kind, torch.bfloat16, enabled=half)
-        prior = torch.autocast(kind, torch.bfloat16, enabled=half and kind == "cpu")  # fp32 where that is fast
+        transforms, prior = _precisions(batch.images.device.type, half)
         with transforms:
             z = self.hyper(t / interpolate(self.ln_step, image_level).exp()).float()
         with prior:
@@ -183,8 +181,7 @@ class ImageModel(nn.Module):
         h, w = height // PATCH, width // PATCH
         kind = batch.images.device.type
         half = native_bf16(kind) if bf16 is None else bf16
-        transforms = torch.autocast(kind, torch.bfloat16, enabled=half)
-        prior = torch.autocast(kind, torch.bfloat16, enabled=half and kind == "cpu")
+        transforms, prior = _precisions(kind, half)
         at = self._analysed(batch, index, noise, fake, half, wanted)
         v = (at.wanted / at.step).flatten(1, 2)
         with prior:
@@ -233,3 +230,9 @@ def sample_weight(level: Tensor) -> Tensor:
 def psnr_db(error: Tensor) -> Tensor:
     """Squared 8-bit error -> dB"""
     return 10 * torch.log10(255.0**2 / error.clamp_min(1e-6))
+
+
+def _precisions(kind: str, half: bool) -> tuple[torch.autocast, torch.autocast]:
+    """Those of the transforms and of the prior, which stays in fp32 where that is fast."""
+    transforms = torch.autocast(kind, torch.bfloat16, enabled=half)
+    return transforms, torch.autocast(kind, torch.bfloat16, enabled=half and kind == "cpu")
