@@ -174,6 +174,13 @@ def test_options_out_of_range_are_refused(mtu: int, copies: float) -> None:
         datagrams.check(mtu, copies)
 
 
+@pytest.mark.parametrize("parity", [-0.1, 254.5, 255])
+def test_parity_that_leaves_no_share_for_the_packet_is_refused(parity: float) -> None:
+    datagrams.check(1200, 2, 254)
+    with pytest.raises(InputError, match=r"0\.\.254"):
+        datagrams.check(1200, 2, parity)
+
+
 def test_what_cannot_be_counted_or_fit_is_refused() -> None:
     with pytest.raises(InputError, match="repack"):
         split(1, Sections(b"b", {0: bytes(1200)}, 1), 1200, 2)

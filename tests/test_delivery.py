@@ -119,6 +119,18 @@ def test_only_intact_files_are_cut_or_sent(whole: bytes, action) -> None:
         action(whole[:-20])
     with pytest.raises(foveal.NotFovealError):
         action(b"not a file of ours at all")
+    with pytest.raises(foveal.InputError, match="NoneType"):
+        action(None)
+
+
+def test_arguments_of_another_kind_are_refused(whole: bytes) -> None:
+    with pytest.raises(foveal.InputError, match="'x'"):
+        foveal.truncate(whole, "x")  # type: ignore[arg-type]
+    with pytest.raises(foveal.InputError, match="list"):
+        foveal.unpack(whole)  # type: ignore[arg-type]
+    with pytest.raises(foveal.InputError, match="model"):
+        foveal.compress(np.zeros((8, 8), np.uint8), model=["s"])  # type: ignore[arg-type]
+    assert foveal.pack(whole, mtu=np.int64(1200)) == foveal.pack(whole, mtu=1200)  # type: ignore[arg-type]
 
 
 def test_a_file_with_packets_missing_can_be_sent_on(whole: bytes) -> None:

@@ -25,6 +25,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from numbers import Integral
 
 from foveal.errors import CorruptError, InputError, LimitError
 
@@ -125,6 +126,8 @@ def join(messages: Iterable[bytes]) -> tuple[int, Sections]:
     InputError when there is no datagram or they are of several files; CorruptError when the base cannot be rebuilt, or
     datagrams contradict each other.
     """
+    if isinstance(messages, (bytes, bytearray, memoryview)):
+        raise InputError("datagrams are given as one piece of bytes; give a list with the bytes of each")
     found: dict[tuple[int, int], Datagram] = {}
     kinds: dict[int, Datagram] = {}
     for datagram in filter(None, map(Datagram.from_bytes, messages)):
@@ -142,11 +145,11 @@ def join(messages: Iterable[bytes]) -> tuple[int, Sections]:
 
 def check(mtu: int, copies: float = 1, parity: float = 0) -> None:
     """InputError when datagrams cannot be of this size, or the base not be sent so often, or with so much parity."""
-    if not (isinstance(mtu, int) and MIN_MTU <= mtu <= MAX_MTU):
+    if not (isinstance(mtu, Integral) and MIN_MTU <= mtu <= MAX_MTU):
         raise InputError(f"mtu {mtu!r} is not a whole number of bytes in {MIN_MTU}..{MAX_MTU}")
     if not (isinstance(copies, (int, float)) and 1 <= copies <= SHARES):
         raise InputError(f"copies {copies!r} is not a number in 1..{SHARES}")
-    if not (isinstance(parity, (int, float)) and 0 <= parity < SHARES):
+    if not (isinstance(parity, (int, float)) and 0 <= parity <= SHARES - 1):
         raise InputError(f"parity {parity!r} is not a number of datagrams per packet in 0..{SHARES - 1}")
 
 

@@ -27,6 +27,8 @@ def truncate(data: bytes, size: int) -> bytes:
     does not hold header and base layer, or its first part if it has several, FormatError for what is no intact file.
     """
     chunks = _chunks(data)
+    if not isinstance(size, (int, float)):
+        raise InputError(f"size {size!r} is not a number of bytes")
     if len(data) <= size:
         return bytes(data)
     short = container.is_short(data)
@@ -121,6 +123,8 @@ def _in_form(short: bool, *chunks: bytes) -> bytes:
 
 def _chunks(data: bytes) -> list[Chunk]:
     """(type, whole chunk) of every chunk, all checksums right; CorruptError otherwise."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise InputError(f"expected the bytes of a .fov file, got {type(data).__name__}")
     data = container.expand(data)
     found = container.list_chunks(data)
     wrong = [chunk.type or "the end" for chunk in found if not chunk.crc_ok]

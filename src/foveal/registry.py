@@ -33,7 +33,7 @@ class Weights:
 
 def path_of(name: str) -> Path:
     """The weights file of a model; InputError for a name there is no model of."""
-    if name not in IDS:
+    if not isinstance(name, str) or name not in IDS:
         raise InputError(f"model {name!r} is not known; choose one of {', '.join(sorted(IDS))}")
     return WEIGHTS / f"image-{name}.safetensors"
 

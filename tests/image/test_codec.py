@@ -136,9 +136,11 @@ def test_target_psnr_is_reached_and_hardly_exceeded(photo, ends, share):
 
 
 def test_targets_out_of_reach_give_the_end_of_the_range(photo):
-    assert foveal.inspect(foveal.compress(photo, target_bytes=1)).level == 0
+    with pytest.warns(foveal.FovealWarning, match="1 bytes do not hold"):
+        assert foveal.inspect(foveal.compress(photo, target_bytes=1)).level == 0
     assert foveal.inspect(foveal.compress(photo, target_bytes=10**9)).level == 79
-    assert foveal.inspect(foveal.compress(photo, target_psnr=99.0)).level == 79
+    with pytest.warns(foveal.FovealWarning, match="target_psnr 99 dB is beyond"):
+        assert foveal.inspect(foveal.compress(photo, target_psnr=99.0)).level == 79
 
 
 # --- which patches are kept ---

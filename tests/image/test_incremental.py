@@ -117,6 +117,15 @@ def test_a_damaged_colour_profile_does_not_take_the_picture(rich):
         fed(bytes(damaged), 50, on_loss="error")
 
 
+def test_bytes_behind_the_end_are_refused_whenever_they_come(data):
+    decoder = foveal.Decoder(on_loss="error")
+    decoder.feed(data)
+    with pytest.raises(foveal.CorruptError, match="behind the end"):
+        decoder.feed(b"more")
+    with pytest.raises(foveal.InputError, match="str"):
+        decoder.feed("text")
+
+
 def test_foreign_bytes_are_refused_at_once_and_nothing_is_no_picture():
     with pytest.raises(foveal.NotFovealError):
         foveal.Decoder().feed(b"x" * 50)

@@ -117,6 +117,24 @@ def test_16_bits_are_scaled_with_a_warning(mode):
     assert pixels.rgb[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
 
 
+def test_a_transparent_grey_of_16_bits_becomes_alpha():
+    values = np.array([[0, 257, 40_000, 65_535]], np.uint16)
+    with pytest.warns(FovealWarning, match="8 bits"):
+        pixels = from_pillow(reopened(Image.fromarray(values), "PNG", transparency=257))
+    assert pixels.alpha is not None
+    assert pixels.alpha.tolist() == [[255, 0, 255, 255]]
+    assert pixels.rgb[0, :, 0].tolist() == [0, 1, 156, 255]
+
+
+def test_12_bits_of_a_tiff_are_0_to_4095():
+    tags = [(256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 1), (279, 3)]
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    file = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4)  # 122 bytes
+    with pytest.warns(FovealWarning, match="0..4095"):
+        pixels = from_pillow(Image.open(io.BytesIO(file + b"\x7f\xff\xff")))  # 0x7ff, 0xfff
+    assert pixels.rgb[0, :, 0].tolist() == [127, 255]
+
+
 def test_float_pictures_are_0_to_255():
     with pytest.warns(FovealWarning, match="mode F"):
         pixels = from_pillow(Image.fromarray(np.array([[0.0, 0.6, 254.6]], np.float32)))
@@ -183,6 +201,20 @@ def test_a_file_that_breaks_off_is_an_input_error():
     Image.fromarray(noise(64, 64, 3)).save(file, "PNG")
     with pytest.raises(InputError, match="cannot be read"):
         from_pillow(Image.open(io.BytesIO(file.getvalue()[:2000])))
+
+
+def test_frames_of_a_closed_gif_cannot_be_counted():
+    image = reopened(Image.fromarray(noise(4, 4)), "GIF")
+    image.load()
+    image.close()
+    with pytest.raises(InputError, match=r"image\.copy"):
+        from_pillow(image)
+
+
+@pytest.mark.parametrize("thing", ["photo.png", None, [[1]]])
+def test_things_that_are_no_pictures_are_refused(thing):
+    with pytest.raises(InputError, match=r"Image\.open"):
+        from_array(thing)
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 2), (4, 5, 3), (4, 5, 4)])

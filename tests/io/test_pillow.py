@@ -93,6 +93,8 @@ def test_settings_reach_the_codec():
     assert len(coarse) < len(fine)
     assert coarse == foveal.compress(image, quality=10)
     assert read(saved(image, keep=0.25)).header.width == 64
+    assert len(read(saved(image, quality=90, mtu=300)).packets) > 1
+    assert read(saved(image, layers=3)).header.layers == 3
     with pytest.raises(InputError):
         saved(image, quality=1000)
     assert saved(image, quality=10, optimize=True) == coarse, "other formats' keywords are ignored"

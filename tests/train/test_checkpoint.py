@@ -18,6 +18,16 @@ def test_load_inverts_save(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.sft"]
 
 
+def test_the_folder_of_an_output_is_there_before_the_work_begins(tmp_path):
+    checkpoint.ready(tmp_path / "runs" / "a.sft")
+    assert (tmp_path / "runs").is_dir()
+    with pytest.raises(InputError, match="is a folder"):
+        checkpoint.ready(tmp_path / "runs")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be made"):
+        checkpoint.ready(tmp_path / "file" / "a.sft")
+
+
 def test_half_precision_and_views_are_stored_whole(tmp_path):
     wide = torch.arange(12, dtype=torch.float16).view(3, 4)
     model = nn.Module()

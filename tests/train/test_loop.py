@@ -147,8 +147,8 @@ def test_interrupting_keeps_what_was_learned(folder, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "loss", interrupted)
-    loop.train(folder, tmp_path / "a.sft", **TINY)
-    assert state_of(tmp_path / "a.sft")[0]["steps"] == 0
+    loop.train(folder, tmp_path / "new" / "a.sft", **TINY)
+    assert state_of(tmp_path / "new" / "a.sft")[0]["steps"] == 0
 
 
 def test_a_schedule_goes_on_from_the_file_alone_until_it_is_over(folder, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveal import container, datagrams, registry
-from foveal.errors import InputError
+from foveal.errors import FovealWarning, InputError
 from foveal.header import Header
 from foveal.image import importance as ranking
 from foveal.image import pixels, quantize, viewing
@@ -55,12 +56,12 @@ def compress(
 ) -> bytes:
     """Code a picture (Pillow image, or uint8 array (H, W), (H, W, 3) or (H, W, 4)) as a .fov file.
 
-    quality 0..100; at most one of target_bpp, target_bytes (not exceeded when reachable) and target_psnr (RGB dB, reached
-    when reachable) replaces it. keep 'auto' drops a patch when that lowers D + R/lambda; 'all', a share, threshold (mean
-    gradient), alpha (the patent's ratio) or mask force the choice. effort 1..3 rounds plainly, 4..5 optimises rate and
-    distortion, 6..10 refines what is rounded as well. tune 'psnr' minimises the squared error, 'msssim' one that counts more
-    in a patch where little hides it. The tokens go into so many packets, or into as many as fit datagrams of mtu bytes each
-    (see ``pack``). layers above 1 part every patch by frequency, so that the file's beginning shows all of the picture
+    quality 0..100; at most one of target_bpp, target_bytes (not exceeded) and target_psnr (RGB dB, reached) replaces it,
+    with a FovealWarning where no level does so. keep 'auto' drops a patch when that lowers D + R/lambda; 'all', a share,
+    threshold (mean gradient), alpha (the patent's ratio) or mask force the choice. effort 1..3 rounds plainly, 4..5 optimises
+    rate and distortion, 6..10 refines what is rounded as well. tune 'psnr' minimises the squared error, 'msssim' one that
+    counts more in a patch where little hides it. The tokens go into so many packets, or into as many as fit datagrams of mtu
+    bytes each (see ``pack``). layers above 1 part every patch by frequency, so that the file's beginning shows all of the picture
     coarsely, and send the dropped patches too, last of all; each layer has so many packets.
     Metadata is the image's own unless given; b"" drops it. Raises InputError and its kind.
     """
@@ -88,9 +89,13 @@ def compress(
 
     if target_psnr is not None:
         stream = _search(encoder, lambda s: _psnr(encoder, file(s)) < target_psnr, above=True)
+        if (reached := _psnr(encoder, file(stream))) < target_psnr:
+            _missed(f"target_psnr {target_psnr:g} dB is beyond the finest level, which has {reached:.2f}")
     elif target_bytes is not None or target_bpp is not None:
         budget = target_bytes or (target_bpp or 0) * picture.rgb.shape[0] * picture.rgb.shape[1] / 8
         stream = _search(encoder, lambda s: len(_written(file(s))) <= budget, above=False)
+        if (taken := len(_written(file(stream)))) > budget:
+            _missed(f"{budget:.0f} bytes do not hold the coarsest level, which takes {taken}: scale the picture down")
     else:
         stream = encoder.at(quantize.level_of(quality))
     return _written(file(stream))
@@ -298,6 +303,10 @@ def _search(encoder: Encoder, fits: Any, above: bool) -> Stream:
         best[middle] = encoder.at(middle)
         low, high = (middle, high) if fits(best[middle]) else (low, middle)
     return best[high if above else low]
+
+
+def _missed(message: str) -> None:
+    warnings.warn(message, FovealWarning, stacklevel=3)
 
 
 def _psnr(encoder: Encoder, contents: container.Contents) -> float:

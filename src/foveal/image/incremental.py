@@ -55,6 +55,10 @@ class Decoder:
 
     def feed(self, data: bytes) -> Image.Image | None:
         """Take more bytes; the picture when they make a better one, else None."""
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise InputError(f"expected bytes of a .fov file, got {type(data).__name__}")
+        if self.finished and len(data) and self.on_loss == "error":
+            raise CorruptError(f"{len(data)} bytes behind the end of the file; it should end there")
         self._data += self._arriving.feed(bytes(data))
         if len(self._data) > DEFAULT_LIMITS.max_bytes:
             raise LimitError(f"the file is longer than {DEFAULT_LIMITS.max_bytes} bytes")

@@ -30,6 +30,7 @@ from foveal.errors import (
 MAX_SIDE = 65_535  # pixels
 MAX_PIXELS = 1 << 28
 # Files in which further pictures are previews, gain maps or layers, and the first is the photograph.
+_TIFF_BITS = 0x0102  # tag BitsPerSample
 _PRIMARY_FIRST = ("MPO", "PSD")
 _DEEP = re.compile(r";16[BLN]")  # in Pillow's name for samples of 16 bits, e.g. "RGB;16B"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -84,7 +85,10 @@ def from_pillow(image: Image.Image) -> Pixels:
     _load(image)
     mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;16"):
-        return from_array(_to_8_bits(image))
+        grey, clear = _to_8_bits(image), image.info.get("transparency")
+        if not isinstance(clear, int):
+            return from_array(grey)
+        return from_array(np.dstack([grey, np.where(np.asarray(image) == clear, 0, 255).astype(np.uint8)]))
     if mode == "CMYK":
         image = _from_cmyk(image)
     elif mode in ("YCbCr", "HSV", "LAB"):
@@ -97,8 +101,10 @@ def from_pillow(image: Image.Image) -> Pixels:
 def from_array(array: NDArray[Any]) -> Pixels:
     """Pixels of a uint8 array (H, W), (H, W, 2), (H, W, 3) or (H, W, 4): grey, grey+alpha, RGB, RGBA.
 
-    InputError for another shape or dtype, LimitError for too many pixels.
+    InputError for another shape, dtype or kind of thing, LimitError for too many pixels.
     """
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"picture is {type(array).__name__}; give a Pillow image (Image.open) or a uint8 NumPy array")
     if array.dtype != np.uint8:
         raise InputError(f"array is {array.dtype}; scale it to 0..255 and use .astype(numpy.uint8)")
     if array.ndim == 2:
@@ -129,16 +135,18 @@ def _plain_mode(image: Image.Image) -> str:
 
 
 def _to_8_bits(image: Image.Image) -> U8:
-    """(H, W) uint8. Modes I;16* and I are read as 0..65535 and scaled as avifenc does, F as 0..255."""
+    """(H, W) uint8. Modes I;16* and I are read as 0..65535 and scaled as avifenc does, TIFF of 12 bits as 0..4095, F as
+    0..255."""
     values = np.asarray(image)
-    top = 255 if image.mode == "F" else 65_535
+    twelve = getattr(image, "tag_v2", {}).get(_TIFF_BITS) == (12,)
+    top = 255 if image.mode == "F" else 4095 if twelve else 65_535
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
         found = f"{values.min()}..{values.max()}"
         raise UnsupportedImageError(f"mode {image.mode} with values {found}; scale it to 0..{top} first")
     _warn(f"mode {image.mode}, read as 0..{top}, converted to 8 bits")
     if image.mode == "F":
         return np.asarray(np.rint(values), np.uint8)
-    scaled = (values.astype(np.uint32) * 255 + 32_767) // 65_535
+    scaled = (values.astype(np.uint32) * 255 + top // 2) // top
     return np.asarray(scaled, np.uint8)
 
 
@@ -302,7 +310,12 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_single(image: Image.Image) -> None:
-    frames = getattr(image, "n_frames", 1)
+    try:
+        frames = getattr(image, "n_frames", 1)
+    except ValueError as fault:  # Pillow counts a GIF's by reading on
+        raise InputError(
+            f"the picture's file is closed ({fault}), and its frames are not counted: pass image.copy()"
+        ) from fault
     if frames == 1:
         return
     if image.format in _PRIMARY_FIRST:

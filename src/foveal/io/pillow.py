@@ -26,7 +26,7 @@ SUFFIX = ".fov"
 # Keywords of foveal.compress that Image.save passes on; others are ignored, as Pillow's own formats do.
 SETTINGS = (
     "quality", "keep", "threshold", "alpha", "mask", "effort", "target_bpp", "target_bytes", "target_psnr",
-    "packets", "model", "tune", "exif", "icc_profile", "xmp",
+    "packets", "mtu", "layers", "model", "tune", "exif", "icc_profile", "xmp",
 )  # fmt: skip
 
 

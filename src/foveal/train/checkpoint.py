@@ -11,6 +11,17 @@ from torch import Tensor, nn
 from foveal.errors import InputError
 
 
+def ready(*paths: Path) -> None:
+    """Make the folders of files that are to be written after hours of work. InputError where that cannot be."""
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InputError(f"{path}: its folder cannot be made ({e}); name another output") from e
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name a file")
+
+
 def save(path: Path, state: dict[str, Tensor], facts: dict[str, object]) -> None:
     """Write ``state`` as fp32 and ``facts`` (JSON) atomically."""
     temporary = path.with_name(path.name + ".part")

@@ -261,6 +261,7 @@ def prepare(data_dir: Path, out: Path, options: Options, group: Group, began: fl
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
+    checkpoint.ready(out)
     images, held = data.load(data_dir, options.crop, group.device)
     pictures = data.Pictures(images)
     images.clear()  # the pictures are there once

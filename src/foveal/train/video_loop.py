@@ -107,6 +107,7 @@ def train(
             f"{minutes}: size is one of {', '.join(SIZES)}, mode of {', '.join(MODES)}, crop even and at least 16, the "
             "rest positive"
         )
+    checkpoint.ready(out, pool)
     where = device_of(device)
     bf16 = native_bf16(where.type) if half_precision is None else half_precision
     torch.set_num_threads(threads or torch.get_num_threads())
