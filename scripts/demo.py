@@ -7,6 +7,7 @@ Writes demo/out: the coded files, report*.png, figures.json and index.html.
 
 from __future__ import annotations
 
+import argparse
 import html
 import io
 import json
@@ -52,6 +53,7 @@ class Result:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     photo = Image.open(PHOTO).convert("RGB")
     results = []

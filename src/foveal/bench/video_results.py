@@ -6,12 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load
+
 from foveal.bench.results import cut_unfinished_line
 from foveal.errors import InputError
-from foveal.video.attention_sr import MODES, fingerprint
 
 __all__ = ["Point", "Results", "Speed", "append", "open_output", "read", "weights_of"]
 
@@ -185,10 +189,14 @@ def weights_of(variant: str) -> str:
     """First 16 hexadecimal digits of a SHA-256 over the weights that a variant uses: those of its mode, x2 or x1, and
     both where the encoder chooses. "" for a variant without a model.
 
-    UnknownModelError when there are none.
+    Raises InputError when there are none.
     """
     model = model_of(variant)
     if not model:
         return ""
-    modes = {"x1": ["x1"], "auto": list(MODES)}.get(variant.split("-")[0], ["x2"])
-    return fingerprint(model, modes).hex()[:16]
+    file = files("foveal") / "weights" / f"video-{model}.safetensors"
+    if not file.is_file():
+        raise InputError(f"there are no weights of a video model {model!r} in this installation")
+    mode = {"x1": "x1.", "auto": ""}.get(variant.split("-")[0], "x2.")
+    tensors = sorted((k, v) for k, v in load(file.read_bytes()).items() if k.startswith(mode))
+    return sha256(b"".join(k.encode() + np.ascontiguousarray(v).tobytes() for k, v in tensors)).hexdigest()[:16]

@@ -58,11 +58,12 @@ def compress(
 
     quality 0..100; at most one of target_bpp, target_bytes (not exceeded) and target_psnr (RGB dB, reached) replaces it,
     with a FovealWarning where no level does so. keep 'auto' drops a patch when that lowers D + R/lambda; 'all', a share,
-    threshold (mean gradient), alpha (the patent's ratio) or mask force the choice. effort 1..3 rounds plainly, 4..5 optimises
-    rate and distortion, 6..10 refines what is rounded as well. tune 'psnr' minimises the squared error, 'msssim' one that
-    counts more in a patch where little hides it. The tokens go into so many packets, or into as many as fit datagrams of mtu
-    bytes each (see ``pack``). layers above 1 part every patch by frequency, so that the file's beginning shows all of the picture
-    coarsely, and send the dropped patches too, last of all; each layer has so many packets.
+    threshold (mean gradient), alpha (the patent's ratio) or mask force the choice. effort 1..3 rounds plainly, 4..5
+    optimises rate and distortion, 6..10 refines what is rounded as well. tune 'psnr' minimises the squared error,
+    'msssim' one that counts more in a patch where little hides it. The tokens go into so many packets, or into as many
+    as fit datagrams of mtu bytes each (see ``pack``). layers above 1 part every patch by frequency, so that the file's
+    beginning shows all of the picture coarsely, and send the dropped patches too, last of all; each layer has so many
+    packets.
     Metadata is the image's own unless given; b"" drops it. Raises InputError and its kind.
     """
     check_options(
