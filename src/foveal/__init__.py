@@ -31,7 +31,7 @@ from foveal.errors import (
 if TYPE_CHECKING:
     from foveal.delivery import pack, truncate, unpack
     from foveal.facts import inspect, models, selftest
-    from foveal.image.codec import compress, decode_report, decompress, importance, repack
+    from foveal.image.codec import compress, decode_report, decompress, importance, repack, samples
     from foveal.image.incremental import Decoder
     from foveal.types import Check, DecodeReport, ImportanceMap, Info, ModelInfo
 
@@ -65,6 +65,7 @@ __all__ = [
     "models",
     "pack",
     "repack",
+    "samples",
     "selftest",
     "truncate",
     "unpack",
@@ -79,6 +80,7 @@ _LAZY = {
     "models": "foveal.facts",
     "pack": "foveal.delivery",
     "repack": "foveal.image.codec",
+    "samples": "foveal.image.codec",
     "selftest": "foveal.facts",
     "truncate": "foveal.delivery",
     "unpack": "foveal.delivery",

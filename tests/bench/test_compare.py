@@ -9,7 +9,7 @@ from PIL import Image
 
 import foveal
 from foveal.bench.compare import CAPTION, GAP, compare
-from foveal.errors import InputError
+from foveal.errors import FovealWarning, InputError
 
 
 def test_measures_and_draws(folder: Path, tmp_path: Path) -> None:
@@ -54,3 +54,28 @@ def test_what_cannot_be_compared_is_refused(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="not a picture"):
         compare(folder / "a.png", tmp_path / "text.png", tmp_path / "side.png")
     assert not (tmp_path / "side.png").exists()
+
+
+def test_the_pictures_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    files = {name: (folder / name).read_bytes() for name in ("a.png", "b.png")}
+    (tmp_path / "link.png").symlink_to(folder / "a.png")
+    for output in (folder / "a.png", folder / ".." / "pictures" / "a.png", tmp_path / "link.png"):
+        for pair in (("a.png", "a.png"), ("a.png", "b.png"), ("b.png", "a.png")):
+            with pytest.raises(InputError, match=r"would overwrite .*a\.png; name another"):
+                compare(folder / pair[0], folder / pair[1], output)
+    assert {name: (folder / name).read_bytes() for name in files} == files
+
+
+def test_an_output_that_cannot_be_written_is_told(folder: Path, tmp_path: Path) -> None:
+    for output in (tmp_path / "none" / "side.png", tmp_path):
+        with pytest.raises(InputError, match="cannot write"):
+            compare(folder / "a.png", folder / "a.png", output)
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_16_bits_are_compared_as_they_are_coded(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65_535, 40 * 48).astype(np.uint16).reshape(40, 48)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray(np.rint(deep / 257).astype(np.uint8)).save(tmp_path / "plain.png")
+    with pytest.warns(FovealWarning, match="converted to 8 bits"):
+        assert compare(tmp_path / "deep.png", tmp_path / "plain.png").psnr_db == math.inf

@@ -102,3 +102,34 @@ def test_means_percentiles_and_broken_pictures() -> None:
     cell = cells["bernoulli", 0.3]
     assert (cell.trials, cell.psnr_db, cell.undecoded, cell.broken) == (4, 28.75, 0.25, 0.5)
     assert cell.psnr_db_p5 == pytest.approx(np.percentile([38, 36, 29, 12], 5))
+
+
+def test_other_files_and_other_pictures_are_refused_and_left_alone(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "loss.jsonl"
+    options = {"output": output, "bpp": 16.0, "mtu": 200, "senders": ("jpeg-rst",), "rates": (0.0,), "seeds": 1}
+    for data in (b"notes", b"\x89PNG\r\n\x1a\n\0", b'{"my":"config"}', b'{"kind": "run", "date": "today"}\n'):
+        output.write_bytes(data)
+        with pytest.raises(InputError, match="left as it is; name another"):
+            loss.bench_loss(folder, **options)
+        assert output.read_bytes() == data
+    for place in (tmp_path, folder / "a.png" / "loss.jsonl"):
+        with pytest.raises(InputError, match="; name a"):
+            loss.bench_loss(folder, **{**options, "output": place})
+
+    output.write_text('{"kind": "loss run", "date": "2026')  # a run that was killed at once
+    loss.bench_loss(folder, **options)
+    with output.open("a") as file:
+        file.write("{unfinished")
+    before = output.read_bytes()
+    assert all(trial.source for trial in loss.read(output)[1]) and str(tmp_path).encode() not in before
+    with pytest.raises(InputError, match="was made with"):
+        loss.bench_loss(folder, **{**options, "mtu": 300})
+    (folder / "b.png").rename(folder / "a.png")
+    with pytest.raises(InputError, match=r"another a\.png .*; name another output file"):
+        loss.bench_loss(folder, **options)
+    assert output.read_bytes() == before
+
+
+def test_trials_of_old_know_no_source() -> None:
+    committed = Path(__file__).parents[2] / "benchmarks" / "results" / "kodak-loss.jsonl"
+    assert {trial.source for trial in loss.read(committed)[1]} == {""}

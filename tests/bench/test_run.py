@@ -121,3 +121,78 @@ def test_foveal_itself_is_coded_and_decoded_in_two_processes(folder: Path, tmp_p
     assert coarse.bytes < fine.bytes and coarse.psnr_db < fine.psnr_db
     model = next(m for m in results.read(summary.results).run["models"] if m["name"] == "s")
     assert model["kmac_encode"] > 0 and model["weights_hash"][:16] in fine.version
+
+
+FOREIGN = (b"my notes\nunfinished", b"\x89PNG\r\n\x1a\n\0\0", b'{"my":"single line config"}')
+
+
+@pytest.mark.parametrize("data", FOREIGN)
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_file_that_holds_something_else_is_left_alone(
+    folder: Path, tmp_path: Path, data: bytes, resume: bool
+) -> None:
+    output = tmp_path / "notes.txt"
+    output.write_bytes(data)
+    with pytest.raises(InputError, match="left as it is; name another"):
+        run(folder, output, resume=resume)
+    assert output.read_bytes() == data
+
+
+def test_a_refused_results_file_keeps_its_unfinished_line(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results.jsonl"
+    run(folder, output, limit=1)
+    with output.open("a") as file:
+        file.write('{"kind": "poi')
+    before = output.read_bytes()
+    with pytest.raises(InputError, match="1 threads, not 2"):
+        run(folder, output, threads=2)
+    assert output.read_bytes() == before
+
+
+def test_an_output_that_is_a_folder_or_in_none_is_refused(folder: Path, tmp_path: Path) -> None:
+    for output in (tmp_path, folder / "a.png" / "results.jsonl"):
+        with pytest.raises(InputError, match="; name a"):
+            run(folder, output)
+
+
+def test_the_command_refuses_in_one_line(folder: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from foveal.cli import app
+
+    (tmp_path / "notes.txt").write_text("mine")
+    for words in (["bench", "--rivals", "jpeg"], ["bench-loss"]):
+        for output in (tmp_path, tmp_path / "notes.txt"):
+            done = CliRunner().invoke(app, [*words, str(folder), "-o", str(output)])
+            assert (done.exit_code, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_another_picture_of_the_same_name_does_not_get_old_numbers(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results.jsonl"
+    first = run(folder, output)
+    assert all(point.source for point in first.points)
+    other = tmp_path / "other"
+    other.mkdir()
+    (folder / "a.png").rename(other / "c.png")
+    (folder / "b.png").rename(other / "a.png")
+    before = output.read_bytes()
+    with pytest.raises(InputError, match=r"another a\.png .*name another output file, or start it anew"):
+        run(other, output)
+    assert output.read_bytes() == before
+    again = run(other, output, resume=False)
+    assert [p.bytes for p in again.points if p.image == "a.png"] == [
+        p.bytes for p in first.points if p.image == "b.png"
+    ]
+
+
+def test_measurements_without_a_source_are_resumed(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results.jsonl"
+    points = run(folder, output, limit=1).points
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    for record in records:
+        record.pop("source", None)
+    output.write_text("".join(json.dumps(record) + "\n" for record in records))
+    again = run(folder, output)
+    assert [point.source for point in again.points] == [""] * len(points) + [again.points[-1].source] * len(points)
+    assert [p.encode_s_per_mpx for p in again.points[: len(points)]] == [p.encode_s_per_mpx for p in points]

@@ -110,3 +110,27 @@ def test_weights_that_are_not_there_are_an_input_error() -> None:
     assert results.weights_of("lanczos") == ""
     with pytest.raises(InputError, match="'q'"):
         results.weights_of("Q+side")
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("data", [b"notes", b"\x89PNG\r\n\x1a\n\0", b'{"my":"config"}', b'{"kind": "run"}\n'])
+def test_what_is_not_ours_is_left_alone(tmp_path: Path, data: bytes, resume: bool) -> None:
+    output = tmp_path / "notes.txt"
+    output.write_bytes(data)
+    with pytest.raises(InputError, match="left as it is; name another"):
+        results.open_output(output, RUN, [], resume)
+    assert output.read_bytes() == data
+
+
+def test_a_refused_file_keeps_its_unfinished_line_and_a_folder_is_no_output(tmp_path: Path) -> None:
+    output = tmp_path / "video.jsonl"
+    results.append(output, RUN)
+    with output.open("a") as file:
+        file.write('{"kind": "poi')
+    before = output.read_bytes()
+    with pytest.raises(InputError, match="made with options"):
+        results.open_output(output, {**RUN, "options": {}}, [], True)
+    assert output.read_bytes() == before
+    for place in (tmp_path, output / "video.jsonl"):
+        with pytest.raises(InputError, match="; name a"):
+            results.open_output(place, RUN, [], True)

@@ -7,21 +7,21 @@ that is named in the caption: black is equal.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
-import foveal
 from foveal.bench.metrics import ms_ssim, psnr_db
+from foveal.bench.pictures import open_picture, save_png
 from foveal.errors import InputError
 
 __all__ = ["Comparison", "compare"]
 
-SIGNATURE = b"\x89FOV"
 GAP = 8  # pixels between the panels
 CAPTION = 28  # height of the line above them, pixels
 
@@ -52,12 +52,16 @@ def compare(
     test: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
 ) -> Comparison:
-    """Compare two picture files, .fov or any that Pillow opens, as RGB; transparency is left out.
+    """Compare two picture files, .fov or any that Pillow opens, as the RGB that Foveal codes; transparency is left out.
 
     `output` is where the side-by-side PNG goes; without it none is written.
-    Raises InputError when a file cannot be read or the sizes differ, FormatError for a broken .fov.
+    Raises InputError when a file cannot be read or written, the sizes differ or `output` is one of the two, FormatError
+    for a broken .fov.
     """
-    a, b = (open_picture(Path(path)) for path in (reference, test))
+    for path in (reference, test):
+        if output is not None and _same(path, output):
+            raise InputError(f"{output} would overwrite the picture {path}; name another output file")
+    a, b = (np.asarray(open_picture(Path(path))) for path in (reference, test))
     if a.shape != b.shape:
         sizes = [f"{pixels.shape[1]}x{pixels.shape[0]}" for pixels in (a, b)]
         raise InputError(f"{reference} is {sizes[0]} and {test} is {sizes[1]}; compare pictures of one size")
@@ -73,22 +77,15 @@ def compare(
         _difference_scale(a, b),
     )
     if output is not None:
-        side_by_side(a, b, result, (Path(reference).name, Path(test).name)).save(output, "PNG")
+        save_png(side_by_side(a, b, result, (Path(reference).name, Path(test).name)), Path(output))
     return result
 
 
-def open_picture(path: Path) -> Pixels:
-    """A picture file as uint8 (H, W, 3); a .fov is known by its first bytes, not by its name."""
-    try:
-        data = path.read_bytes()
-        if data.startswith(SIGNATURE):
-            return np.asarray(foveal.decompress(data).convert("RGB"))
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not a picture that can be read; give a .fov, PNG, JPEG, WebP or AVIF") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+def _same(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether both name one file, be it through links."""
+    with suppress(OSError):  # one is not there yet
+        return Path(path).samefile(other)
+    return False
 
 
 def side_by_side(a: Pixels, b: Pixels, result: Comparison, names: tuple[str, str]) -> Image.Image:

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,6 +27,7 @@ import foveal
 from foveal.bench import loss_report, results
 from foveal.bench.links import CHANNELS, GREY, SENDERS, Cut, Sent, losses, receive, send
 from foveal.bench.metrics import ms_ssim, psnr_db
+from foveal.bench.pictures import check_sources, fingerprint
 from foveal.bench.rivals import extra
 from foveal.bench.run import find_pictures
 from foveal.bench.worker import load
@@ -57,6 +58,7 @@ class Trial:
     decoded: bool
     psnr_db: float
     ms_ssim: float
+    source: str = ""  # the picture's fingerprint (see pictures); files of old have none
 
     @property
     def key(self) -> Key:
@@ -82,14 +84,16 @@ def bench_loss(
 
     `bpp` bounds the bits per pixel of all datagrams of a picture. `output` gets one line per Trial and keeps those it
     has, if they were made with the same options. `report` is a folder for a plot, a strip of pictures and the table.
-    Raises InputError (no pictures, options, another run's output), MissingExtraError.
+    Raises InputError (no pictures, options, an output of another run or of other pictures of the same names, one that is
+    something else or cannot be written), MissingExtraError.
     """
     pictures, output = find_pictures(Path(folder), limit), Path(output)
     extra("reedsolo", "reedsolo")
     if report is not None:
         extra("matplotlib", "matplotlib")
     options = {"bpp": bpp, "mtu": mtu, "copies": copies, "parity": parity}
-    done = {trial.key for trial in _open(output, options)}
+    load.cache_clear()  # a picture may have been edited since an earlier call
+    done = {trial.key for trial in _open(output, options, {path.name: fingerprint(path) for path in pictures})}
     cells = [(c, rate, seed) for c in CHANNELS for rate in rates if rate for seed in range(seeds)]
     cells = [("none", 0.0, 0)] * (0.0 in rates) + cells
     todo = [(p, s) for p in pictures for s in senders if any((p.name, s, *cell) not in done for cell in cells)]
@@ -117,6 +121,7 @@ def _trials(
     path: Path, sender: str, cells: Sequence[tuple[str, float, int]], options: dict[str, Any]
 ) -> Iterator[Trial]:
     (sent,), picture = sent_by_all(path, [sender], options), np.asarray(load(str(path)))
+    source = fingerprint(path)
     known: dict[bytes, tuple[float, float]] = {}
     for channel, rate, seed in cells:
         rng = np.random.default_rng([seed, round(1000 * rate), len(channel), zlib.crc32(path.name.encode())])
@@ -139,6 +144,7 @@ def _trials(
             arrived,
             pixels is not None,
             *known[mark],
+            source,
         )
 
 
@@ -153,33 +159,33 @@ def read(path: Path) -> tuple[dict[str, Any], list[Trial]]:
         kinds = [(record.pop("kind"), record) for record in records]
         run: dict[str, Any] = next((record["options"] for kind, record in kinds if kind == "loss run"))
         trials = {trial.key: trial for trial in (Trial(**record) for kind, record in kinds if kind == "trial")}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration, RecursionError) as error:
         raise InputError(f"{path} holds no results of bench-loss ({error}); name another file") from error
     return run, list(trials.values())
 
 
-def _open(output: Path, options: dict[str, Any]) -> list[Trial]:
-    """The trials that the output has already; it gets a line about this run if it has none."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if output.exists() and output.stat().st_size:
-        results.cut_unfinished_line(output)
-    fresh = not (output.exists() and output.stat().st_size)
+def _open(output: Path, options: dict[str, Any], sources: Mapping[str, str]) -> list[Trial]:
+    """The trials that the output has already; it gets a line about this run if it has none. A file that is refused stays
+    as it is."""
+    fresh = not results.holds_records(output, ("loss run", "trial"))
     weights = {info.name: info.weights_hash for info in foveal.models()}
     options = {**options, "weights": weights}
     if fresh:
         packages = {name: version(name) for name in ("pillow", "numpy", "torch", "reedsolo")}
+        results.begin(output)
         date = datetime.now(UTC).isoformat(timespec="seconds")
         _append(output, {"kind": "loss run", "date": date, "options": options, "packages": packages})
         return []
     old, trials = read(output)
     if old != options:
         raise InputError(f"{output} was made with {old}, this is {options}; name another file")
+    check_sources(output, ((trial.image, trial.source) for trial in trials), sources, "name another output file")
+    results.cut_unfinished_line(output)
     return trials
 
 
 def _append(output: Path, record: dict[str, Any]) -> None:
-    with output.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
+    results.add_line(output, json.dumps(record, allow_nan=False))
 
 
 def _watched(todo: Sequence[tuple[Path, str]], progress: bool | None) -> Iterator[tuple[Path, str]]:

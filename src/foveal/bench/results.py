@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from foveal.errors import InputError
 __all__ = ["Point", "Results", "append", "read"]
 
 Key = tuple[str, str, str, float]
+
+KINDS = ("run", "point")
+LONGEST = 1 << 20  # bytes; a first line is far shorter
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Point:
     encode_repeats: int
     decode_repeats: int
     version: str
+    source: str = ""  # the picture's fingerprint (see pictures); files of old have none
 
     @property
     def key(self) -> Key:
@@ -57,8 +61,59 @@ def append(path: Path, item: Point | Mapping[str, Any]) -> None:
         record["psnr_db"] = None if math.isinf(item.psnr_db) else item.psnr_db
     else:
         record = {"kind": "run", **item}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+    add_line(path, json.dumps(record, ensure_ascii=False, allow_nan=False))
+
+
+def add_line(path: Path, line: str) -> None:
+    """Add one line to a file. InputError when it cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def holds_records(path: Path, kinds: Sequence[str] = KINDS) -> bool:
+    """Whether a file is to be added to: its first line is a record of one of these kinds, the first being a run's.
+
+    False when it is not there or empty, or has no more than the beginning of a run's line. InputError when it is anything
+    else, such as a note, a picture or a folder: it is not ours, and stays as it is.
+    """
+    try:
+        if not path.exists():
+            return False
+        if not path.is_file():
+            raise InputError(f"{path} is not a file; name a file for the results")
+        with path.open("rb") as file:
+            line = file.readline(LONGEST)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}; {OTHER}") from error
+    begun = f'{{"kind": "{kinds[0]}", "date": "'.encode()
+    if not line or (line.startswith(begun) and not line.endswith(b"\n") and len(line) < LONGEST):
+        return False
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict) or record.get("kind") not in kinds:
+        raise InputError(f"{path} holds something else than results of this benchmark, and is left as it is; {OTHER}")
+    return True
+
+
+def begin(path: Path) -> None:
+    """Make an empty file, and its folder if it is missing. InputError when that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+OTHER = "name another output file"
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write results to {path}: {error.strerror or error}; {OTHER}")
 
 
 def read(path: Path) -> Results:
@@ -83,24 +138,29 @@ def read(path: Path) -> Results:
 
 
 def cut_unfinished_line(path: Path) -> None:
-    """Remove what a killed run left behind its last newline."""
-    data = path.read_bytes()
-    if not data.endswith(b"\n"):
-        path.write_bytes(data[: data.rfind(b"\n") + 1])
+    """Remove what a killed run left behind its last newline. Only for a file that `read` has found to be ours."""
+    try:
+        data = path.read_bytes()
+        if not data.endswith(b"\n"):
+            with path.open("r+b") as file:
+                file.truncate(data.rfind(b"\n") + 1)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict) or record.get("kind") not in ("run", "point"):
+    if not isinstance(record, dict) or record.get("kind") not in KINDS:
         raise InputError(f"{path}, line {number}: not a line of a benchmark; name another results file")
     return record
 
 
 def _point(path: Path, number: int, record: dict[str, Any]) -> Point:
     names = [field.name for field in fields(Point)]
+    record.setdefault("source", "")
     missing = [name for name in names if name not in record]
     if missing:
         raise InputError(f"{path}, line {number}: {missing[0]} is missing; name another results file")

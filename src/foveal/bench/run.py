@@ -30,6 +30,7 @@ import foveal
 from foveal.bench import report as reports
 from foveal.bench import results
 from foveal.bench.metrics import ms_ssim, psnr_db
+from foveal.bench.pictures import check_sources, fingerprint
 from foveal.bench.results import Point
 from foveal.bench.rivals import Codec, Spec, build, extra
 from foveal.bench.worker import Worker, load
@@ -82,7 +83,8 @@ def bench(
     seconds. `progress` None = a bar on stderr if that is a terminal. Pictures are measured as RGB:
     greyscale is spread to three channels and transparency is left out.
 
-    Raises InputError (no pictures, unknown codec, an output file that holds other measurements),
+    Raises InputError (no pictures, unknown codec, an output file that holds other measurements, those of other
+    pictures of the same names or something else altogether, or that cannot be written),
     MissingExtraError (a rival's package is absent; before anything runs), FovealError (a codec failed).
     """
     threads = threads or _cores()
@@ -91,8 +93,8 @@ def bench(
         extra("matplotlib", "matplotlib")
     names = (["foveal"] if with_foveal else []) + [name for name in dict.fromkeys(rivals) if name != "foveal"]
     plans = [Plan.of(Spec(name, threads, model, effort, keep), qualities) for name in names]
-    output = Path(output)
-    done = _open_output(output, plans, threads, resume)
+    output, sources = Path(output), {path.name: fingerprint(path) for path in pictures}
+    done = _open_output(output, plans, threads, resume, sources)
     jobs = [(p, plan, s) for p in pictures for plan in plans for s in plan.settings if plan.key(p, s) not in done]
     if jobs:
         results.append(output, _metadata(Path(folder), output, plans, threads, repeats, len(pictures)))
@@ -133,16 +135,17 @@ def find_pictures(folder: Path, limit: int | None) -> list[Path]:
     return found
 
 
-def _open_output(output: Path, plans: Sequence[Plan], threads: int, resume: bool) -> set[results.Key]:
+def _open_output(
+    output: Path, plans: Sequence[Plan], threads: int, resume: bool, sources: Mapping[str, str]
+) -> set[results.Key]:
     """Make the output file ready to be added to; the keys of the points it already holds.
 
-    Numbers of other versions, weights or thread counts must not be mixed into one file unnoticed: InputError.
+    Numbers of other pictures, versions, weights or thread counts must not be mixed into one file unnoticed: InputError.
+    A file that is refused stays as it is.
     """
-    if not (resume and output.exists() and output.stat().st_size):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(b"")
+    if not (results.holds_records(output) and resume):
+        results.begin(output)
         return set()
-    results.cut_unfinished_line(output)
     old = results.read(output)
     if old.run.get("threads", threads) != threads:
         raise InputError(f"{output} was measured with {old.run['threads']} threads, not {threads}; {REMEDY}")
@@ -151,6 +154,8 @@ def _open_output(output: Path, plans: Sequence[Plan], threads: int, resume: bool
         now = versions.get((point.codec, point.options), point.version)
         if now != point.version:
             raise InputError(f"{output} was measured with {point.codec} {point.version}, this is {now}; {REMEDY}")
+    check_sources(output, ((point.image, point.source) for point in old.points), sources, REMEDY)
+    results.cut_unfinished_line(output)
     return {point.key for point in old.points}
 
 
@@ -166,6 +171,7 @@ def _wanted(points: Sequence[Point], pictures: Sequence[Path], plans: Sequence[P
 
 def _measure(jobs: Sequence[Task], output: Path, repeats: int, progress: bool | None) -> None:
     """Do the jobs and append each point as it comes."""
+    load.cache_clear()  # a picture may have been edited since an earlier call
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="foveal-bench-") as scratch:
         benches: dict[str, tuple[Worker, Worker]] = {}
         for picture, plan, setting in _watched(jobs, progress):
@@ -206,6 +212,7 @@ def _point(
         encode_repeats=len(encode_s),
         decode_repeats=len(decode_s),
         version=codec.version,
+        source=fingerprint(picture),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
-from foveal.bench.results import cut_unfinished_line
+from foveal.bench.results import add_line, begin, cut_unfinished_line, holds_records
 from foveal.errors import InputError
 
 __all__ = ["Point", "Results", "Speed", "append", "open_output", "read", "weights_of"]
@@ -118,8 +118,7 @@ def append(path: Path, item: Point | Speed | Mapping[str, Any]) -> None:
     """Add one line: a measurement, or a run's metadata."""
     kind = next((name for name, made in KINDS.items() if isinstance(item, made)), "video run")
     record = asdict(item) if isinstance(item, Point | Speed) else item
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"kind": kind, **record}, ensure_ascii=False, allow_nan=False) + "\n")
+    add_line(path, json.dumps({"kind": kind, **record}, ensure_ascii=False, allow_nan=False))
 
 
 def read(path: Path) -> Results:
@@ -148,7 +147,7 @@ def _parse(path: Path, number: int, line: str) -> tuple[str, dict[str, Any]]:
         record = json.loads(line)
         kind = str(record.pop("kind"))
         fits = kind == "video run" or {f.name for f in fields(KINDS[kind])} == set(record)
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         fits = False
     if not fits:
         raise InputError(f"{path}, line {number}: not a line of a video benchmark; name another results file")
@@ -159,13 +158,11 @@ def open_output(output: Path, metadata: Mapping[str, Any], models: Sequence[str]
     """Make the output ready to be added to; what it already holds. Nothing is written, but a killed run's last words
     are cut off.
 
-    Numbers of other options, encoders or weights must not be mixed into one file unnoticed: InputError.
+    Numbers of other options, encoders or weights must not be mixed into one file unnoticed: InputError, as for a file
+    that is none of ours. A file that is refused stays as it is.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if output.exists():
-        cut_unfinished_line(output)
-    if not resume or not output.exists():
-        output.write_bytes(b"")
+    if not (holds_records(output, ("video run", *KINDS)) and resume):
+        begin(output)
     old = read(output)
     for run in old.runs:
         for name in ("options", "encoders"):
@@ -175,6 +172,7 @@ def open_output(output: Path, metadata: Mapping[str, Any], models: Sequence[str]
         now = weights_of(item.variant) if model_of(item.variant) in models else item.weights
         if item.weights != now:
             raise InputError(f"{output} has {item.variant} with weights {item.weights}, they are {now} now; {REMEDY}")
+    cut_unfinished_line(output)
     return old
 
 

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,8 +26,9 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from foveal.bench.pictures import open_picture
 from foveal.bench.rivals import Codec, Spec, build
-from foveal.errors import FovealError
+from foveal.errors import FovealError, FovealWarning
 
 __all__ = ["Worker"]
 
@@ -95,6 +97,7 @@ def main() -> None:
     """The far end: answer jobs until stdin is closed."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not come between the answers
+    warnings.simplefilter("ignore", FovealWarning)  # the near end reads the same pictures, and tells
     serve = None
     for line in sys.stdin:
         try:
@@ -135,9 +138,8 @@ class Server:
 
 @lru_cache(maxsize=1)
 def load(path: str) -> Image.Image:
-    """A picture as RGB, in memory."""
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+    """A picture as RGB, in memory; see open_picture."""
+    return open_picture(Path(path))
 
 
 def timed(work: Callable[[], T], repeats: int) -> tuple[T, list[float]]:

@@ -77,7 +77,7 @@ def compress(
         tune=tune,
     )
     check_partition(packets, mtu, layers, model)
-    picture = pixels.from_pillow(image) if isinstance(image, Image.Image) else pixels.from_array(image)
+    picture = _pixels(image)
     meta = pixels.metadata(
         image if isinstance(image, Image.Image) else None, exif=exif, icc_profile=icc_profile, xmp=xmp
     )
@@ -100,6 +100,13 @@ def compress(
     else:
         stream = encoder.at(quantize.level_of(quality))
     return _written(file(stream))
+
+
+def samples(image: Any) -> NDArray[np.uint8]:
+    """The (H, W, 3) uint8 samples of R'G'B' that ``compress`` codes of a picture (Pillow image or array, as there), to
+    compare a decoded picture with: of 16 bits, CMYK and the like what they are converted to, with the same warnings. Grey is
+    repeated; the alpha plane, which is kept without loss, is left out. Raises InputError and its kind."""
+    return _pixels(image).rgb
 
 
 def decompress(data: bytes, *, on_loss: str = "error") -> Image.Image:
@@ -273,7 +280,7 @@ def importance(
     model: str = registry.DEFAULT,
 ) -> ImportanceMap:
     """What the encoder sees of a picture: gradient, its mean per patch, and the classes ``compress`` would use."""
-    rgb = (pixels.from_pillow(image) if isinstance(image, Image.Image) else pixels.from_array(image)).rgb
+    rgb = samples(image)
     gradient = ranking.gradient(rgb)
     means = ranking.patch_means(gradient)
     classes = choose(rgb, keep=keep, threshold=threshold, alpha=alpha, mask=mask)
@@ -288,6 +295,10 @@ def importance(
     return ImportanceMap(
         gradient, means, classes, forced, kept / classes.size, ranking.ratio(classes.size, classes.size - kept)
     )
+
+
+def _pixels(image: Any) -> pixels.Pixels:
+    return pixels.from_pillow(image) if isinstance(image, Image.Image) else pixels.from_array(image)
 
 
 def _search(encoder: Encoder, fits: Any, above: bool) -> Stream:
