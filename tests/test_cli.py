@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 import foveal
 from foveal.cli import app
+from foveal.cli_support import options, show
 
 COMMANDS = (
     "encode",
@@ -174,6 +175,16 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path: Path, photo: Path) -> N
         ("encode", "photo.png", "--target-bpp", "1", "--target-psnr", "30"),
         ("encode", "photo.png", "--model", "none-such"),
         ("encode", "photo.png", "-o", "no/such/folder/x.fov"),
+        ("encode", "photo.png", "-q", "50", "--target-bpp", "0.2"),
+        ("encode", "photo.png", "-q", "60", "--target-bytes", "900"),
+        ("encode", "photo.png", "--quality", "50", "--target-psnr", "30"),
+        ("encode", "photo.png", "-o", "photo.avif"),
+        ("encode", "photo.png", "-o", "new/photo.jpg"),
+        ("decode", "whole.fov", "-o", "a.ico"),
+        ("decode", "whole.fov", "-o", "a.png", "--loss-mask", "a.png"),
+        ("decode", "whole.fov", "-o", "a.png", "--loss-mask", "whole.fov"),
+        ("decode", "whole.fov", "-o", "a.png", "--loss-mask", "a.nosuch"),
+        ("decode", "whole.fov", "-o", "-", "--loss-mask", "-"),
         ("decode", "bad.png"),
         ("decode", "cut.fov"),
         ("decode", "flipped.fov"),
@@ -189,6 +200,7 @@ def test_bad_input_is_one_line_status_two_and_no_output(
     data = coded.read_bytes()
     coded.unlink()
     Path("bad.png").write_bytes(b"no picture at all")
+    Path("whole.fov").write_bytes(data)
     Path("cut.fov").write_bytes(data[: len(data) // 2])
     Path("flipped.fov").write_bytes(data[:60] + bytes([data[60] ^ 0xFF]) + data[61:])
     before = sorted(tmp_path.iterdir())
@@ -292,6 +304,47 @@ def test_models_lists_the_default_one() -> None:
     rows = [json.loads(line) for line in run("models", "--json").stdout.splitlines()]
     assert [row["name"] for row in rows if row["default"]] == ["s"]
     assert all(row["name"] in run("models").stdout for row in rows)
+
+
+def test_models_lists_the_networks_for_video_under_a_heading() -> None:
+    from foveal.video import attention_sr
+
+    images, videos = run("models").stdout.split("\n\n")
+    rows = [line.split() for line in videos.splitlines()]
+    assert rows[0][:2] == ["video", "mode"] and "name" in images
+    known = [[name, mode] for name in attention_sr.trained() for mode in attention_sr.modes_of(name)]
+    assert [row[:2] for row in rows[1:]] == known
+    count = attention_sr.load_weights(*known[0]).parameters_count
+    assert rows[1][3] == f"{count:,}"
+
+
+def test_doctor_loads_the_networks_for_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from foveal.video import attention_sr
+
+    assert "  ok       video weights s x2: " in run("doctor").stdout
+    monkeypatch.setattr(attention_sr, "WEIGHTS", tmp_path)
+    (tmp_path / "video-m.safetensors").write_bytes(b"damaged")
+    attention_sr.load_weights.cache_clear()
+    result = run("doctor")
+    attention_sr.load_weights.cache_clear()
+    assert result.exit_code == 1
+    assert "FAILED   video weights: " in result.stdout and "model 'm'" in result.stdout
+
+
+def test_doctor_names_what_can_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    lines = list(show.installation_lines())
+    assert "  absent   av: pip install '.[video]' in Foveal's source folder" in lines
+    assert not [line for line in lines if "serve" in line or "batch" in line]
+
+
+def test_help_says_what_the_efforts_do() -> None:
+    from foveal.image.refine import ROUNDS
+
+    first, *rest = (str(ROUNDS[effort]) for effort in (6, 7, 8, 9))
+    text = options.Effort.__metadata__[0].help
+    assert f"6 to 9 refine that in {', '.join([first, *rest[:-1]])} and {rest[-1]} rounds" in text
+    assert "rounds" in run("encode", "--help").stdout
 
 
 def test_doctor_finds_this_installation_sound() -> None:

@@ -68,6 +68,7 @@ def _root(
 
 @app.command()
 def encode(
+    ctx: typer.Context,
     inputs: opt.Inputs,
     output: opt.Output = None,
     quality: opt.Quality = 60,
@@ -88,6 +89,7 @@ def encode(
 ) -> None:
     """Compress pictures to .fov files."""
     targets = {"target_bpp": target_bpp, "target_bytes": target_bytes, "target_psnr": target_psnr}
+    opt.refuse_both(ctx, "quality", targets)
     settings = {"quality": quality, "effort": effort, "packets": packets, "mtu": mtu, "layers": layers, "model": model,
                 "tune": tune}  # fmt: skip
     task = partial(tasks.encode_one, choice=opt.Choice(keep, threshold, alpha, mask), settings=settings | targets)
@@ -106,7 +108,7 @@ def decode(
     if loss_mask and len(inputs) > 1:
         raise foveal.InputError("--loss-mask names one picture; decode one file at a time")
     task = partial(tasks.decode_one, on_loss=on_loss, loss_mask=loss_mask)
-    work.run_each(images.outputs(inputs, output, ".png"), task, jobs)
+    work.run_each(images.outputs(inputs, output, ".png", also=loss_mask), task, jobs)
 
 
 @app.command()
@@ -249,17 +251,19 @@ def bench_video(
 
 @app.command()
 def models(as_json: opt.AsJson = False) -> None:
-    """List the models in this installation."""
+    """List the models in this installation: those of pictures, and the networks that restore video (not with --json)."""
     found = foveal.models()
-    lines = map(show.json_line, map(dataclasses.asdict, found)) if as_json else show.model_lines(found)
-    typer.echo("\n".join(lines))
+    if as_json:
+        typer.echo("\n".join(map(show.json_line, map(dataclasses.asdict, found))))
+    else:
+        typer.echo("\n".join([*show.model_lines(found), "", *show.video_model_lines(foveal.video.models())]))
 
 
 @app.command()
 def doctor() -> None:
     """Check this installation: versions, extras, weights, and a picture there and back."""
     typer.echo("\n".join(show.installation_lines()))
-    checks = foveal.selftest()
+    checks = [*foveal.selftest(), *show.video_checks()]
     typer.echo("\n".join(f"  {'ok' if c.ok else 'FAILED':7}  {c.name}: {c.detail}" for c in checks))
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 

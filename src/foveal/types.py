@@ -66,6 +66,18 @@ class DecodeReport:
 
 
 @dataclass(frozen=True)
+class VideoModelInfo:
+    """A network that restores video: its size, mode ("x2", or "x1" for 1 and 1.5), the first 8 bytes of its weights' hash as
+    side information names them, and kMAC per pixel of what it gives."""
+
+    name: str
+    mode: str
+    weights_hash: str
+    parameters: int
+    kmac_per_pixel: float
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """A model that this installation holds. ``id`` is written into files; kMAC per pixel of one whole side, prior and
     attention products included."""

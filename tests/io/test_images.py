@@ -50,8 +50,7 @@ def test_format_follows_the_suffix(tmp_path, suffix, kind):
     back = images.load(str(tmp_path / f"a.{suffix}"))
     assert back.format == kind
     assert np.abs(np.asarray(back, int) - np.asarray(image, int)).max() <= 4
-    if kind != "TIFF":
-        assert back.info["xmp"] == b"<x/>"
+    assert back.info["xmp"] == b"<x/>"
 
 
 def test_webp_is_lossless(tmp_path):
@@ -78,6 +77,87 @@ def test_save_refuses_suffixes_nobody_writes(tmp_path, name):
 def test_save_refuses_what_the_format_cannot_hold(tmp_path):
     with pytest.raises(InputError, match=r"RGBA.*\.png"):
         images.save(picture("RGBA"), str(tmp_path / "a.jpg"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.ico", "a.icns", "a.ICO"])
+def test_save_refuses_icons_which_are_pictures_of_another_size(tmp_path, name):
+    with pytest.raises(InputError, match=rf"{name}.*\.png"):
+        images.save(picture(size=(48, 33)), str(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("name", ["a.ppm", "a.bmp", "a.dib", "a.gif"])
+def test_save_refuses_formats_that_drop_the_alpha_channel(tmp_path, name, mode):
+    with pytest.raises(InputError, match=rf"{name}.*{mode}.*\.png"):
+        images.save(picture(mode), str(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []
+
+
+def exif(text: str = "someone") -> bytes:
+    tags = Image.Exif()
+    tags[0x013B] = text
+    tags.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"
+    return tags.tobytes()
+
+
+def test_tiff_keeps_exif_beside_xmp(tmp_path):
+    image = picture()
+    image.info.update(exif=exif(), xmp="<é/>", icc_profile=b"a profile")
+    images.save(image, str(tmp_path / "a.tif"))
+    back = images.load(str(tmp_path / "a.tif"))
+    tags = back.getexif()
+    assert back.tobytes() == image.tobytes()
+    assert (tags[0x013B], tags.get_ifd(0x8769)[0x9003]) == ("someone", "2020:01:02 03:04:05")
+    assert (back.info["xmp"], back.info["icc_profile"]) == ("<é/>".encode(), b"a profile")
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("bmp", "BMP"), ("ppm", "PPM"), ("jp2", "JPEG2000"), ("tga", "TGA")])
+def test_what_a_format_does_not_hold_is_told(tmp_path, suffix, kind):
+    path = str(tmp_path / f"a.{suffix}")
+    images.save(picture(), path)  # nothing to lose, nothing to tell
+    image = picture()
+    image.info.update(exif=exif(), xmp=b"<x/>", icc_profile=b"a profile")
+    with pytest.warns(FovealWarning, match=f"{kind} does not hold the picture's EXIF, ICC profile and XMP"):
+        images.save(image, path)
+    image.info = {"xmp": b"<x/>"}
+    with pytest.warns(FovealWarning, match=f"{kind} does not hold the picture's XMP; a .png does"):
+        images.save(image, path)
+    assert images.load(path).tobytes() == image.tobytes()
+
+
+def test_colours_that_gif_cannot_hold_are_told(tmp_path):
+    images.save(picture("L"), str(tmp_path / "a.gif"))
+    with pytest.warns(FovealWarning, match="256 colours"):
+        images.save(picture(), str(tmp_path / "b.gif"))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_damaged_exif_is_kept_where_it_is_but_bytes(tmp_path, suffix):
+    image = picture()
+    image.info["exif"] = b"Exif\0\0garbage-not-tiff"
+    images.save(image, str(tmp_path / f"a.{suffix}"))
+    assert images.load(str(tmp_path / f"a.{suffix}")).info["exif"].endswith(b"garbage-not-tiff")
+
+
+@pytest.mark.parametrize("suffix", ["avif", "tif"])
+def test_damaged_exif_is_left_out_with_a_warning_where_it_is_read(tmp_path, suffix):
+    image = picture()
+    image.info.update(exif=b"Exif\0\0garbage-not-tiff", xmp=b"<x/>")
+    with pytest.warns(FovealWarning, match="without the picture's EXIF"):
+        images.save(image, str(tmp_path / f"a.{suffix}"))
+    back = images.load(str(tmp_path / f"a.{suffix}"))
+    assert back.size == image.size and back.info["xmp"] == b"<x/>" and not back.info.get("exif")
+
+
+def test_whatever_an_encoder_raises_is_an_input_error(tmp_path, monkeypatch):
+    def fail(self, *_, **__):
+        raise SyntaxError("never heard of it")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(InputError, match="never heard of it"):
+        images.save(picture(), str(tmp_path / "a.png"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,6 +237,49 @@ def test_sizes_are_checked_before_reading(tmp_path, monkeypatch):
             images.read_bytes(path)
 
 
+def test_a_file_is_read_with_no_more_memory_than_it_takes(tmp_path, monkeypatch):
+    asked = []
+
+    class Counting(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            asked.append(size)
+            return super().read(size)
+
+    (tmp_path / "a.bin").write_bytes(bytes(70_000))
+    monkeypatch.setattr(Path, "open", lambda self, mode: NamedBytes(self, asked))
+    assert images.read_bytes(str(tmp_path / "a.bin")) == bytes(70_000)
+    monkeypatch.setattr(sys, "stdin", Pipe())
+    sys.stdin.buffer = Counting(bytes(3 << 20))
+    assert images.read_bytes("-") == bytes(3 << 20)
+    assert asked[0] == 70_001 and max(asked) <= (1 << 20) + 1
+
+
+class NamedBytes(io.FileIO):
+    """A file that notes how much is asked of it."""
+
+    def __init__(self, path: Path, asked: list[int]) -> None:
+        super().__init__(path)
+        self.asked = asked
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.asked.append(size or 0)
+        return super().read(size) or b""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="files that do not say how long they are")
+def test_files_without_a_size_are_read_whole():
+    assert b"VmPeak" in images.read_bytes("/proc/self/status")
+
+
+def test_closed_standard_streams_are_named(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(InputError, match="standard input is closed"):
+        images.read_bytes("-")
+    with pytest.raises(InputError, match="standard output is closed"):
+        images.write_bytes("-", b"x")
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
@@ -233,6 +356,47 @@ def test_outputs_that_are_refused(tmp_path, monkeypatch, inputs, output, match):
     with pytest.raises(InputError, match=match):
         images.outputs(inputs, output, ".fov")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("output", ["a.avif", "out/a.JPG", "a.jxl", "a.png"])
+def test_a_fov_file_gets_no_other_pictures_suffix(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"{output}.*{Path(output).suffix.lower()}.*\.fov"):
+        images.outputs(["b.png"], output, ".fov")
+    assert images.outputs(["b.fov"], output, ".png") == [("b.fov", output)]
+
+
+@pytest.mark.parametrize(
+    ("output", "also", "match"),
+    [
+        ("a.png", "a.png", "both become a.png"),
+        ("a.png", "./link.png", "both become"),
+        ("a.png", "in.png", "overwrite the input"),
+        ("a.png", "m.nosuch", "nosuch"),
+        ("a.png", "m.fov", r"m\.fov"),
+        ("a.png", "none/m.png", "no folder none"),
+        ("a.png", "folder.png", "is a folder"),
+        ("new/", "in.png", "overwrite the input"),
+        ("-", "-", "one picture"),
+    ],
+)
+def test_a_second_picture_is_checked_before_anything_is_made(tmp_path, monkeypatch, output, also, match):
+    monkeypatch.chdir(tmp_path)
+    Path("in.png").write_bytes(b"")
+    Path("link.png").symlink_to("a.png")
+    Path("folder.png").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=match):
+        images.outputs(["in.png"], output, ".png", also=also)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "also"), [("a.png", "m.png"), ("new/", "new/m.png"), ("-", "m.png"), ("a.png", "-")]
+)
+def test_a_second_picture_beside_the_first(tmp_path, monkeypatch, output, also):
+    monkeypatch.chdir(tmp_path)
+    assert len(images.outputs(["in.fov"], output, ".png", also=also)) == 1
 
 
 def test_several_inputs_need_a_directory(tmp_path):

@@ -133,6 +133,7 @@ def encode_one(source: str, target: str, options: dict[str, Any], watched: bool)
     """Code one clip, and say how."""
     from foveal import video
 
+    _check_streams(source, target)
     with _progress(source, watched) as progress:
         report = video.encode(source, target, progress=progress, **options)
     gain = "" if report.gain_db is None else f"; the network adds {report.gain_db:.2f} dB"
@@ -143,7 +144,7 @@ def decode_one(source: str, target: str, options: dict[str, Any], watched: bool)
     """Restore one clip that `encode` made."""
     from foveal import video
 
-    _refuse_terminal(target)
+    _check_streams(source, target)
     with _progress(source, watched) as progress:
         report = video.decode(source, target, progress=progress, **options)
     return f"{target}: {report.frames} frames, {report.reused:.0%} of blocks reused; {report.why}"
@@ -153,7 +154,7 @@ def restore_one(source: str, target: str, options: dict[str, Any], watched: bool
     """Restore one clip of whatever origin."""
     from foveal import video
 
-    _refuse_terminal(target)
+    _check_streams(source, target)
     with _progress(source, watched) as progress:
         report = video.restore(source, target, progress=progress, **options)
     return f"{target}: {report.frames} frames, {report.reused:.0%} of blocks reused; {report.why}"
@@ -173,9 +174,11 @@ def _suffix(clip: str, suffix: str | None) -> str:
     return suffix or (own if own in WRITTEN else ".mkv")
 
 
-def _refuse_terminal(target: str) -> None:
-    if target == "-" and sys.stdout.isatty():
-        raise foveal.InputError("standard output is a terminal; name a file with -o, or redirect it")
+def _check_streams(source: str, target: str) -> None:
+    """InputError when "-" stands for a stream that is closed, or for a terminal to write to."""
+    if source == "-" and sys.stdin is None:
+        raise foveal.InputError("standard input is closed; name a file in place of -, or redirect it")
+    jobs.refuse_terminal(target)
 
 
 @contextmanager

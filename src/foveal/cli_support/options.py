@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,7 @@ __all__ = [
     "Threads",
     "Threshold",
     "Tune",
+    "refuse_both",
     "share_or_word",
 ]
 
@@ -52,7 +54,13 @@ Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, help="Files worked on 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 
 Quality = Annotated[float, typer.Option("-q", "--quality", min=0, max=100, help="0 smallest, 100 best.")]
-Effort = Annotated[int, typer.Option("--effort", min=1, max=10, help="1 fastest, 10 smallest files.")]
+Effort = Annotated[
+    int,
+    typer.Option(
+        "--effort", min=1, max=10, help="1 fastest, 10 smallest files. 1-3 round plainly; 4-5 weigh bits against errors; "
+        "6 to 9 refine that in 2, 3, 5 and 8 rounds; 10 adds trials, patch by patch.",
+    ),
+]  # fmt: skip
 Tune = Annotated[str, typer.Option("--tune", metavar="psnr|msssim", help="What errors are judged by.")]
 Packets = Annotated[int, typer.Option("--packets", min=1, help="Packets, most important first.")]
 Mtu = Annotated[
@@ -132,6 +140,14 @@ class Choice:
             "alpha": self.alpha,
             "mask": mask,
         }
+
+
+def refuse_both(ctx: typer.Context, name: str, others: Mapping[str, Any]) -> None:
+    """InputError when an option that has a default is given by hand together with another that takes its place."""
+    source = ctx.get_parameter_source(name)
+    given = [other for other, value in others.items() if value is not None]
+    if given and source is not None and source.name != "DEFAULT":
+        raise foveal.InputError(f"{name} and {' and '.join(given)} are given together; choose one of them")
 
 
 def share_or_word(text: str) -> str | float:

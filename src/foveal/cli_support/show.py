@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import foveal
+import foveal.video
+from foveal.types import Check, VideoModelInfo
 
-__all__ = ["installation_lines", "json_line", "model_lines"]
+__all__ = ["installation_lines", "json_line", "model_lines", "video_checks", "video_model_lines"]
 
 # The extra of each optional package, by the name it is imported under.
 _EXTRAS = {
     "av": "video",
-    "fastapi": "serve",
-    "ray": "batch",
     "matplotlib": "bench",
     "imagecodecs": "bench",
     "imageio_ffmpeg": "bench",
@@ -44,6 +44,21 @@ def model_lines(models: Iterable[Any]) -> Iterator[str]:
         )
 
 
+def video_model_lines(models: Iterable[VideoModelInfo]) -> Iterator[str]:
+    """A heading, then one line for each network that restores video."""
+    yield f"  {'video':6}{'mode':>4}  {'weights':18}{'parameters':>11}{'kMAC/px':>13}"
+    for m in models:
+        yield f"  {m.name:6}{m.mode:>4}  {m.weights_hash:18}{m.parameters:>11,}{m.kmac_per_pixel:>13.2f}"
+
+
+def video_checks() -> list[Check]:
+    """Whether the networks that restore video can be loaded."""
+    try:
+        return [Check(f"video weights {m.name} {m.mode}", True, m.weights_hash) for m in foveal.video.models()]
+    except foveal.FovealError as problem:
+        return [Check("video weights", False, str(problem))]
+
+
 def installation_lines() -> Iterator[str]:
     """Foveal's version, and which extras are present, with the line that would install an absent one."""
     yield f"foveal {foveal.__version__} on {platform.system()}"
@@ -51,4 +66,4 @@ def installation_lines() -> Iterator[str]:
         if importlib.util.find_spec(package):
             yield f"  present  {package} ({extra})"
         else:
-            yield f"  absent   {package}: pip install 'foveal[{extra}]'"
+            yield f"  absent   {package}: pip install '.[{extra}]' in Foveal's source folder"

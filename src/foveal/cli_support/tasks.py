@@ -6,7 +6,6 @@ command; all are module functions of plain data, so that they can be sent to ano
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 import foveal
+from foveal.cli_support.jobs import refuse_terminal
 from foveal.cli_support.options import Choice
 from foveal.cli_support.show import json_line
 from foveal.io import images
@@ -23,7 +23,7 @@ __all__ = ["decode_one", "describe_one", "draw_one", "encode_one", "pack_one", "
 
 def encode_one(source: str, target: str, choice: Choice, settings: dict[str, Any]) -> str:
     """Compress the picture at `source` into `target`; `settings` are keywords of `foveal.compress`."""
-    _refuse_terminal(target)
+    refuse_terminal(target)
     image = images.load(source)
     data = foveal.compress(image, **choice.arguments(), **settings)
     images.write_bytes(target, data)
@@ -35,7 +35,8 @@ def decode_one(source: str, target: str, on_loss: str, loss_mask: str | None = N
 
     What was lost is told in a FovealWarning; `loss_mask` is where a picture of it goes: white = filled in.
     """
-    _refuse_terminal(target)
+    for name in (target, loss_mask or target):
+        refuse_terminal(name)
     report = foveal.decode_report(images.read_bytes(source), on_loss=on_loss)
     image = report.image
     images.save(image, target)
@@ -48,7 +49,7 @@ def decode_one(source: str, target: str, on_loss: str, loss_mask: str | None = N
 
 def truncate_one(source: str, target: str, size: int) -> str:
     """Cut the file at `source` to `size` bytes or fewer."""
-    _refuse_terminal(target)
+    refuse_terminal(target)
     data = foveal.truncate(images.read_bytes(source), size)
     images.write_bytes(target, data)
     return f"{target}: {len(data):,} bytes"
@@ -72,7 +73,7 @@ def pack_one(source: str, target: str, mtu: int, copies: float, parity: float) -
 
 def unpack_one(source: str, target: str) -> str:
     """Make a file of the datagrams in the folder `source`; what is missing is told in a FovealWarning."""
-    _refuse_terminal(target)
+    refuse_terminal(target)
     if not Path(source).is_dir():
         raise foveal.InputError(f"{source} is no folder; give the one where datagrams lie")
     data = foveal.unpack(images.read_bytes(str(path)) for path in sorted(Path(source).glob("*.fvd")))
@@ -102,7 +103,7 @@ def draw_one(source: str, target: str, choice: Choice, quality: float) -> str:
     """Draw the importance of the picture at `source` into the picture `target`."""
     from foveal.io.draw import importance_picture
 
-    _refuse_terminal(target)
+    refuse_terminal(target)
     image = images.load(source)
     found = foveal.importance(image, quality=quality, **choice.arguments())
     images.save(importance_picture(image, found), target)
@@ -123,12 +124,6 @@ def describe_one(source: str, target: str, verify: bool, as_json: bool) -> str:
         remedy = "foveal decode --on-loss conceal fills in what lost packets held"
         raise foveal.CorruptError(f"{source}: wrong checksum in {wrong}; {remedy}")
     return json_line(about) if as_json else _table(about, verify)
-
-
-def _refuse_terminal(target: str) -> None:
-    """InputError when the bytes of a picture would go to a terminal, where they do nothing but harm."""
-    if target == "-" and sys.stdout.isatty():
-        raise foveal.InputError("standard output is a terminal; name a file with -o, or redirect it")
 
 
 def _table(about: dict[str, Any], verified: bool) -> str:

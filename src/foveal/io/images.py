@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
@@ -25,6 +25,7 @@ __all__ = ["load", "make_directory", "outputs", "read_bytes", "save", "write_byt
 
 PIPE = "-"
 MAX_BYTES = 1 << 30
+_PIECE = 1 << 20  # bytes read at a time where a file does not say how many it has
 _FOVEAL = b"\x89FOV"
 _DEEP = re.compile(r";16[BLN]")  # in Pillow's name for samples of 16 bits, e.g. "RGB;16B"
 # A decoded picture is to stay what it is: lossless where the format can, nearly so elsewhere.
@@ -33,6 +34,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True},
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
+_ICONS = ("ICNS", "ICO")  # which Pillow writes in the sizes that icons have
+_OPAQUE = ("BMP", "DIB", "GIF", "PPM")  # in which Pillow leaves out an alpha channel, or all of it but one bit
+_CARRIED = {"exif": "EXIF", "icc_profile": "ICC profile", "xmp": "XMP"}
+_CARRIERS = ("AVIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # formats that hold these
+_PARSING = ("AVIF", "TIFF")  # formats for which Pillow reads the EXIF that it writes
+_XMP_TAG = 700  # of TIFF
+_UNREAD = {".heic", ".heif", ".jxl", ".svg"}  # suffixes of pictures that Pillow alone neither reads nor writes
 
 
 def load(path: str) -> Image.Image:
@@ -55,7 +63,7 @@ def load(path: str) -> Image.Image:
         raise InputError(f"{_name(path)} is not a picture in a format Pillow reads") from fault
     except Image.DecompressionBombError as fault:
         raise LimitError(f"{_name(path)}: {fault}") from fault
-    except FovealError:
+    except (FovealError, MemoryError):
         raise
     except Exception as fault:  # Pillow's decoders, one for each format, raise whatever they meet
         raise InputError(f"{_name(path)} cannot be read: {fault}") from fault
@@ -65,31 +73,40 @@ def load(path: str) -> Image.Image:
 def save(image: Image.Image, path: str, format: str | None = None) -> None:
     """Write a picture with its EXIF, ICC profile and XMP; the format follows the suffix, PNG for a pipe.
 
-    InputError when the suffix is unknown or the format cannot hold the picture.
+    InputError when the suffix is unknown or the format cannot hold the picture. FovealWarning when it holds less of what
+    the picture carries, or of its colours.
     """
     kind = format or _format_of(path)
-    info = image.info
-    options = dict(_OPTIONS.get(kind, {}))
-    options |= {key: info[key] for key in ("exif", "icc_profile", "xmp") if info.get(key)}
-    if kind == "PNG" and info.get("xmp"):
-        options["pnginfo"] = _xmp_text(info["xmp"])
-    file = BytesIO()
+    if kind in _OPAQUE and image.mode in ("LA", "PA", "RGBA"):
+        raise InputError(f"{_name(path)}: {kind} does not hold the alpha channel of mode {image.mode}; a .png does")
+    carried = {key: image.info[key] for key in _CARRIED if image.info.get(key)}
+    if carried and kind not in _CARRIERS:
+        _warn(f"{kind} does not hold the picture's {_listed([_CARRIED[key] for key in carried])}; a .png does")
+        carried = {}
+    if kind == "GIF" and image.mode == "RGB":
+        _warn("GIF holds 256 colours; a .png holds all")
+    if kind in _PARSING and "exif" in carried and not _is_readable(carried["exif"]):
+        _warn(f"{kind} is written without the picture's EXIF, which is damaged; a .png keeps it as it is")
+        del carried["exif"]
     try:
-        image.save(file, kind, **options)
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+        data = _encoded(image, kind, carried)
+    except MemoryError:
+        raise
+    except Exception as fault:  # Pillow's encoders, too, raise whatever they meet
         raise InputError(f"{_name(path)}: {fault}; a .png holds every picture") from fault
-    write_bytes(path, file.getvalue())
+    write_bytes(path, data)
 
 
 def read_bytes(path: str) -> bytes:
     """All bytes of a file or of standard input. InputError when unreadable, LimitError when over 1 GiB."""
     try:
         if path == PIPE:
-            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+            data = _all_of(_open_stream(sys.stdin, "input"), _PIECE)
         else:
             with Path(path).open("rb") as file:
-                _check_size(path, os.fstat(file.fileno()).st_size)
-                data = file.read(MAX_BYTES + 1)
+                size = os.fstat(file.fileno()).st_size
+                _check_size(path, size)
+                data = _all_of(file, size or _PIECE)
     except (OSError, ValueError) as fault:
         raise InputError(f"cannot read {_name(path)}: {_reason(fault)}") from fault
     _check_size(path, len(data))
@@ -104,8 +121,9 @@ def write_bytes(path: str, data: bytes) -> None:
     """
     try:
         if path == PIPE:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            stream = _open_stream(sys.stdout, "output")
+            stream.write(data)
+            stream.flush()
         elif Path(path).exists() and not Path(path).is_file():
             with Path(path).open("wb") as file:
                 file.write(data)
@@ -115,12 +133,14 @@ def write_bytes(path: str, data: bytes) -> None:
         raise InputError(f"cannot write {_name(path)}: {_reason(fault)}") from fault
 
 
-def outputs(inputs: Sequence[str], output: str | None, suffix: str) -> list[tuple[str, str]]:
+def outputs(inputs: Sequence[str], output: str | None, suffix: str, also: str | None = None) -> list[tuple[str, str]]:
     """(input, output) for each input; an output without a given name is the input's stem and `suffix`.
 
     One input: `output` is a file, a directory (there already, or ending in "/"), "-", or None for beside the
     input. Several: `output` is a directory, or None for beside each. A directory is made if it is missing.
-    InputError when two inputs would meet in one output or an output is one of the inputs.
+    `also` is a picture that is written beside the output of one input.
+    InputError when two inputs would meet in one output, an output is one of the inputs, what ends in .fov by default is
+    given a picture's suffix, or `also` cannot be written or is one of the others.
     """
     several = len(inputs) > 1
     if several and (PIPE in inputs or output == PIPE):
@@ -130,6 +150,10 @@ def outputs(inputs: Sequence[str], output: str | None, suffix: str) -> list[tupl
     else:
         pairs = [(source, _beside(source, output, suffix)) for source in inputs]
     _check_distinct(pairs)
+    if suffix.endswith(".fov"):
+        _check_coded(pairs)
+    if also is not None:
+        _check_also(also, pairs)
     if output is not None and pairs and pairs[0][1] != output:
         make_directory(output)
     return pairs
@@ -172,6 +196,34 @@ def _check_distinct(pairs: list[tuple[str, str]]) -> None:
         taken[place] = source
 
 
+def _check_coded(pairs: list[tuple[str, str]]) -> None:
+    """InputError when a .fov file would have the name of another kind of picture."""
+    for _, target in pairs:
+        suffix = Path(target).suffix.lower()
+        if suffix != ".fov" and (suffix in _UNREAD or suffix in Image.registered_extensions()):
+            raise InputError(f"{target}: a .fov file is written, not a {suffix}; end its name in .fov")
+
+
+def _check_also(also: str, pairs: list[tuple[str, str]]) -> None:
+    """InputError when a second picture cannot be written, or would take the place of an input or of the first."""
+    _format_of(also)
+    for source, target in pairs:
+        if also == target == PIPE:
+            raise InputError('"-" stands for one picture; name a file for one of the two')
+        if also == PIPE:
+            continue
+        place = os.path.realpath(also)
+        if source != PIPE and place == os.path.realpath(source):
+            raise InputError(f"{also} would overwrite the input {source}; choose another name")
+        if target != PIPE and place == os.path.realpath(target):
+            raise InputError(f"two pictures would both become {also}; choose another name for one of them")
+        if Path(also).is_dir():
+            raise InputError(f"{also} is a folder; name a file")
+        folder = os.path.realpath(Path(also).parent)
+        if not Path(folder).is_dir() and (target == PIPE or folder != os.path.realpath(Path(target).parent)):
+            raise InputError(f"cannot write {also}: there is no folder {Path(also).parent}; make it first")
+
+
 def _replace(path: Path, data: bytes) -> None:
     """Write `data` beside `path`, then give it that name in one step."""
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask()
@@ -206,6 +258,41 @@ def _warn_depth(image: Image.Image) -> None:
         warnings.warn(f"16 bits a sample, read as 8-bit {image.mode}", FovealWarning, stacklevel=3)
 
 
+def _warn(text: str) -> None:
+    warnings.warn(text, FovealWarning, stacklevel=3)
+
+
+def _is_readable(exif: bytes) -> bool:
+    """Whether Pillow can read EXIF and write it again."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tags = Image.Exif()
+            tags.load(exif)
+            tags.tobytes()
+    except Exception:  # SyntaxError when it is no TIFF structure, others for what is in it
+        return False
+    return True
+
+
+def _encoded(image: Image.Image, kind: str, carried: dict[str, Any]) -> bytes:
+    """The picture as a file of a format, with what it carries of EXIF, ICC profile and XMP."""
+    options, file, xmp = _OPTIONS.get(kind, {}) | carried, BytesIO(), carried.get("xmp")
+    if kind == "PNG" and xmp:
+        options["pnginfo"] = _xmp_text(xmp)
+    elif kind == "TIFF" and xmp:
+        tags = Image.Exif()
+        tags.load(carried.get("exif", b""))
+        tags[_XMP_TAG] = xmp.encode() if isinstance(xmp, str) else xmp
+        options["exif"] = tags
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(", ".join(words).rsplit(", ", 1))
+
+
 def _format_of(path: str) -> str:
     """Pillow's name for the format that the suffix of `path` asks for."""
     suffix = Path(path).suffix.lower()
@@ -216,6 +303,8 @@ def _format_of(path: str) -> str:
     kind = Image.registered_extensions().get(suffix)
     if kind is None or kind not in Image.SAVE:
         raise InputError(f"{path}: no format writes {suffix or 'a name without suffix'}; use .png, .jpg or .webp")
+    if kind in _ICONS:
+        raise InputError(f"{path}: {suffix} files hold icons of set sizes, not this picture; use .png, .jpg or .webp")
     return kind
 
 
@@ -224,6 +313,24 @@ def _xmp_text(xmp: bytes | str) -> PngImagePlugin.PngInfo:
     chunk = PngImagePlugin.PngInfo()
     chunk.add_itxt("XML:com.adobe.xmp", text)
     return chunk
+
+
+def _open_stream(stream: Any, name: str) -> IO[bytes]:
+    """The bytes of a standard stream; InputError when the process was started with it closed."""
+    if stream is None:
+        raise InputError(f"standard {name} is closed; name a file in place of -, or redirect it")
+    buffer: IO[bytes] = stream.buffer
+    return buffer
+
+
+def _all_of(file: IO[bytes], size: int) -> bytes:
+    """What is left in a file that is thought to have `size` bytes, MAX_BYTES + 1 at most; no more memory than that takes."""
+    pieces = [file.read(size + 1)]
+    total = len(pieces[0])
+    while size < total <= MAX_BYTES and (piece := file.read(min(_PIECE, MAX_BYTES + 1 - total))):
+        pieces.append(piece)
+        total += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _check_size(path: str, size: int) -> None:

@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foveal.video.codec import decode, encode, restore
+    from foveal.video.codec import decode, encode, models, restore
 
-__all__ = ["decode", "encode", "restore"]
+__all__ = ["decode", "encode", "models", "restore"]
 
 
 def __getattr__(name: str) -> Any:

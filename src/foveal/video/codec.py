@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from foveal.types import VideoModelInfo
+from foveal.video import attention_sr
 from foveal.video.basecodec import EncoderSettings
 from foveal.video.receiver import RestoreReport, receive
 from foveal.video.sender import EncodeReport, send
@@ -98,3 +100,14 @@ def restore(
     """
     settings = EncoderSettings(codec, crf)
     return receive(source, out, settings, scale=scale, model=model, resume=resume, use_side=use_side, progress=progress)
+
+
+def models() -> list[VideoModelInfo]:
+    """The networks that restore video in this installation, one for each size and mode. Needs no PyAV.
+    UnknownModelError for weights that cannot be loaded."""
+    found = []
+    for name in attention_sr.trained():
+        for mode in attention_sr.modes_of(name) or attention_sr.MODES:
+            network, digest = attention_sr.load_weights(name, mode), attention_sr.fingerprint(name, [mode])[:8].hex()
+            found.append(VideoModelInfo(name, mode, digest, network.parameters_count, network.kmac_per_pixel))
+    return found
