@@ -195,3 +195,70 @@ def test_progress_has_frames_rate_and_time_left(tmp_path: Path) -> None:
     text = told.decode()
     assert "in.mkv" in text and "40 frames" in text and "fps" in text and "0:00:0" in text
     assert "half size: as asked for" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("video", "encode", "--crf", "20"), "--crf 20:"),
+        (("video", "encode", "-b", "800k"), "--bitrate 800k:"),
+        (("video", "encode", "--target-vmaf", "90.5", "--scale", "2"), "--target-vmaf 90.5:"),
+        (("video", "decode", "--crf", "14"), "--crf 14:"),
+        (("restore", "--crf", "20"), "--crf 20:"),
+    ],
+)
+def test_ffv1_takes_no_rate(command: tuple[str, ...], named: str, tmp_path: Path) -> None:
+    source = made.clip(tmp_path / "in.mkv", times=range(2))
+    result = run(*command, "-c", "ffv1", source, "-o", tmp_path / "out.mkv")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"foveal: {named} ffv1 is lossless; leave it out, or take another codec\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+@pytest.mark.parametrize("name", ["decode", "restore"])
+def test_the_usual_crf_is_no_rate_that_was_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[dict[str, Any]] = []
+
+    def door(source: str, out: str, **options: Any) -> Any:
+        called.append(options)
+        raise foveal.InputError("not today")
+
+    monkeypatch.setattr(f"foveal.video.{name}", door)
+    command = ("restore",) if name == "restore" else ("video", name)
+    for codec in (["-c", "ffv1"], ["-c", "x264", "--crf", "20"]):
+        assert run(*command, "a.mkv", *codec).stderr == "foveal: a.mkv: not today\n"
+    assert [(o["codec"], o["crf"]) for o in called] == [("ffv1", 14), ("x264", 20)]
+
+
+@pytest.mark.parametrize("words", ["12 frames are done; resume goes on behind them", ""])
+@pytest.mark.parametrize("command", [("video", "encode"), ("video", "decode"), ("restore",)])
+def test_ctrl_c_says_what_is_kept(command: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def door(source: str, out: str, **options: Any) -> Any:
+        raise KeyboardInterrupt(words)
+
+    monkeypatch.setattr(f"foveal.video.{command[-1]}", door)
+    result = run(*command, "a.mkv")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == (f"foveal: interrupted: {words}\n" if words else "foveal: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [
+        (("-b", "300M"), "bitrate 300000000: svtav1 takes 100000000 at most"),
+        (("-b", "80k", "--scale", "2"), "48x40: svtav1 keeps to a bitrate from pictures of 64x64 on; give --crf"),
+    ],
+)
+def test_limits_of_svtav1_are_told_in_words(rate: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    source = made.clip(tmp_path / "in.mkv", width=96, height=80, times=range(2))
+    result = run("video", "encode", source, "-o", tmp_path / "out.mkv", "--no-side-info", *rate)
+    assert result.exit_code == 2 and told in result.stderr and len(result.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_sound_may_outlast_the_pictures(tmp_path: Path) -> None:
+    source = made.outlasted(tmp_path / "in.mkv", late=3)
+    result = run("video", "encode", source, "-o", tmp_path / "out.mkv", *FAST)
+    assert result.exit_code == 0, result.stderr
+    with Reader(tmp_path / "out.mkv") as reader:
+        assert reader.skip(100) == 50

@@ -42,7 +42,7 @@ WINGS = {
     )
 } | {
     f"foveal.video.{name}"
-    for name in ("sender", "receiver", "choice", "restorer", "blend", "scout", "frames", "mux", "copying")
+    for name in ("sender", "receiver", "choice", "restorer", "blend", "scout", "frames", "mux", "copying", "packets")
 }  # of the halls
 ANNEXES = {
     ("foveal.container", "foveal.short"),

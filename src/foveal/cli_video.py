@@ -6,6 +6,7 @@ from functools import partial
 
 import typer
 
+from foveal import InputError
 from foveal.cli_support import clips as opt
 from foveal.cli_support import jobs as work
 from foveal.cli_support.options import Jobs
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
 
 @video_app.command()
 def encode(
+    context: typer.Context,
     inputs: opt.Clips,
     output: opt.Out = None,
     scale: opt.Scale = "auto",
@@ -40,6 +42,7 @@ def encode(
     jobs: Jobs = 1,
 ) -> None:
     """Code videos at a size that pays, with a codec that every player has."""
+    _refuse_rates(context, codec)
     options = {"scale": opt.factor(scale), "codec": codec, "crf": crf, "bitrate": opt.per_second(bitrate),
                "target_vmaf": target_vmaf, "preset": preset, "bits": bits, "model": model,
                "side_information": side_info}  # fmt: skip
@@ -49,6 +52,7 @@ def encode(
 
 @video_app.command()
 def decode(
+    context: typer.Context,
     inputs: opt.Clips,
     output: opt.Out = None,
     scale: opt.DecodeScale = None,
@@ -59,6 +63,7 @@ def decode(
     jobs: Jobs = 1,
 ) -> None:
     """Restore what `video encode` made, by its side information."""
+    _refuse_rates(context, codec)
     options = {"scale": scale, "model": model, "codec": codec, "crf": crf, "resume": resume}
     task = partial(opt.decode_one, options=options, watched=jobs == 1)
     work.run_each(opt.pairs(inputs, output, "-restored", ".mkv"), task, jobs)
@@ -66,6 +71,7 @@ def decode(
 
 @restore_app.command()
 def restore(
+    context: typer.Context,
     inputs: opt.Clips,
     output: opt.Out = None,
     scale: opt.RestoreScale = 2,
@@ -77,6 +83,17 @@ def restore(
     jobs: Jobs = 1,
 ) -> None:
     """Enlarge any compressed video, or repair it at its own size with --scale 1."""
+    _refuse_rates(context, codec)
     options = {"scale": scale, "model": model, "codec": codec, "crf": crf, "resume": resume, "use_side": side_info}
     task = partial(opt.restore_one, options=options, watched=jobs == 1)
     work.run_each(opt.pairs(inputs, output, "-restored", ".mkv"), task, jobs)
+
+
+def _refuse_rates(context: typer.Context, codec: str) -> None:
+    """InputError for a rate that was asked of FFV1, which is lossless; the default of --crf does not count."""
+    for name in ("crf", "bitrate", "target_vmaf") if codec == "ffv1" else ():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            value = str(context.params[name]).removesuffix(".0")
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} {value}: ffv1 is lossless; leave it out, or take another codec")

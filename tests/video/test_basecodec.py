@@ -125,3 +125,28 @@ def test_x264_says_the_threads_it_was_given(tmp_path: Path) -> None:
 def test_too_small_pictures_are_refused(codec: str, size: tuple[int, int], tmp_path: Path) -> None:
     with pytest.raises(UnsupportedVideoError, match="at least"):
         Writer(tmp_path / "a.mkv", made.video_format(*size), EncoderSettings(codec))
+
+
+def test_svtav1_has_a_highest_bitrate(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"bitrate 100000001: svtav1 takes 100000000 at most; give that, or a crf"):
+        EncoderSettings("svtav1", bitrate=100_000_001)
+    assert EncoderSettings("x264", bitrate=300_000_000).bitrate == 300_000_000
+    settings = EncoderSettings("svtav1", bitrate=100_000_000, preset=10)
+    with Writer(tmp_path / "a.mkv", made.video_format(64, 64), settings) as writer:  # and it takes just that
+        writer.write(made.frames(1, 64, 64)[0])
+
+
+@pytest.mark.parametrize("size", [(80, 60), (60, 80), (64, 63), (16, 16)])
+def test_svtav1_codes_small_pictures_at_a_crf_alone(size: tuple[int, int], tmp_path: Path) -> None:
+    refused = rf"{size[0]}x{size[1]}: svtav1 keeps to a bitrate from pictures of 64x64 on; give --crf"
+    with pytest.raises(UnsupportedVideoError, match=refused):
+        Writer(tmp_path / "a.mkv", made.video_format(*size), EncoderSettings("svtav1", bitrate=80000))
+    assert list(tmp_path.iterdir()) == []
+    for settings in (EncoderSettings("svtav1", crf=50, preset=10), EncoderSettings("x264", bitrate=80000)):
+        with Writer(tmp_path / "a.mkv", made.video_format(*(n & ~1 for n in size)), settings) as writer:
+            writer.write(made.frames(1, *(n & ~1 for n in size))[0])
+
+
+def test_a_lossless_codec_has_no_bitrate() -> None:
+    with pytest.raises(InputError, match=r"bitrate 80000: ffv1 is lossless; leave it out"):
+        EncoderSettings("ffv1", bitrate=80000)

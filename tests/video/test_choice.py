@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import video_clips as made
 
-from foveal.errors import InputError
+from foveal.errors import InputError, UnsupportedVideoError
 from foveal.video import choice
 from foveal.video.basecodec import EncoderSettings
 from foveal.video.choice import Probe, choose, sample, shrink, small_size
@@ -191,3 +192,50 @@ def test_ffmpeg_that_fails_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(FovealError, match="could not measure VMAF"):
         vmaf(tmp_path / "a.y4m", tmp_path / "b.y4m")
+
+
+@pytest.mark.parametrize("late", [0, 100])
+def test_pictures_are_sampled_where_there_are_some(late: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = made.outlasted(tmp_path / "a.mkv", late=late)
+    with Reader(path) as reader:
+        video, frames = reader.format, [frame.planes.y for frame in reader]
+    monkeypatch.setattr(choice, "SEGMENT_SECONDS", 0.24)
+    found = sample(path, video)
+    places = [next(n for n, y in enumerate(frames) if np.array_equal(y, p.y)) for p in found]
+    assert places == [*range(6, 12), *range(22, 28), *range(39, 45)]
+
+
+@pytest.mark.parametrize(("seconds", "each"), [(112.0, 1.0), (12.0, 1.0), (3.0, 0.24)])
+def test_a_duration_beyond_the_end_is_not_believed(
+    seconds: float, each: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made.outlasted(tmp_path / "a.mkv")
+    with Reader(path) as reader:
+        video = replace(reader.format, seconds=seconds)
+    monkeypatch.setattr(choice, "SEGMENT_SECONDS", each)
+    found = sample(path, video)
+    assert len(found) == (50 if each == 1.0 else 12)  # all of them, or two pieces of three
+    assert len(choice.take(path, 1.0, 10)) == 10 and choice.take(path, 2.5, 10) == []
+
+
+def test_a_file_without_pictures_is_still_refused(tmp_path: Path) -> None:
+    path = made.with_cover(tmp_path / "a.mp4", pictures=False)
+    with pytest.raises(UnsupportedVideoError, match="no video in it"):
+        choice.take(path, 0.0, 4)
+
+
+@pytest.mark.parametrize("scales", [choice.SCALES, (2.0,)])
+def test_lossless_codecs_have_no_vmaf_to_reach(scales: tuple[float, ...], tmp_path: Path) -> None:
+    path = made.clip(tmp_path / "a.mkv")
+    with Reader(path) as reader, pytest.raises(InputError, match=r"target-vmaf 90: ffv1 is lossless; leave it out"):
+        choose(path, reader.format, EncoderSettings("ffv1"), plain(reader.format), scales, 90)
+
+
+def test_sizes_that_cannot_be_coded_at_a_bitrate_are_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[float]] = []
+    monkeypatch.setattr(choice, "sample", lambda *_: [made.planes(0, 120, 100)])
+    monkeypatch.setattr(choice, "by_error", lambda _, scales: asked.append(scales))
+    video = made.video_format(120, 100)
+    for settings in (EncoderSettings(crf=30), EncoderSettings(bitrate=80000), EncoderSettings("x264", bitrate=80000)):
+        choose("a.mkv", video, settings, plain(video))
+    assert asked == [[1.0, 1.5, 2.0], [1.0, 1.5], [1.0, 1.5, 2.0]]

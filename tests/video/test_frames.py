@@ -23,7 +23,7 @@ from foveal.errors import (
     TruncatedError,
     UnsupportedVideoError,
 )
-from foveal.video.frames import Limits, Reader
+from foveal.video.frames import Limits, Reader, _seconds
 from foveal.video.types import Frame
 
 
@@ -348,3 +348,35 @@ def test_y4m_of_444_is_converted(tmp_path: Path) -> None:
     with pytest.warns(FovealWarning, match="4:4:4"):
         (frame,) = read(tmp_path / "a.y4m")
     assert frame.planes.u.shape == (1, 2) and (frame.planes.u == 9).all()
+
+
+# --- how long it lasts ---
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+@pytest.mark.parametrize(("late", "sound"), [(0, 0), (0, 12), (100, 0), (100, 12)])
+def test_seconds_are_of_the_pictures_alone(name: str, late: int, sound: int, tmp_path: Path) -> None:
+    with Reader(made.outlasted(tmp_path / name, late=late, sound=sound)) as reader:
+        assert reader.format.seconds == pytest.approx(2, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tags", "start", "told", "seconds"),
+    [
+        ("matroska,webm", {"DURATION": "01:02:05.250000000"}, 5, 4000, 3720.25),
+        ("matroska,webm", {"DURATION-eng": "00:00:12.5"}, 0, 60, 12.5),
+        ("matroska,webm", {"DURATION": "00:00:12"}, 100, 112, 12),  # counted from the track's start
+        ("matroska,webm", {"DURATION": "soon"}, 100, 112, 12),
+        ("matroska,webm", {}, 0.5, 3, 2.5),
+        ("matroska,webm", {}, 100, 12, 12),
+        ("matroska,webm", {}, 0, None, None),
+        ("avi", {"DURATION": "00:00:09"}, 100, 112, 112),
+    ],
+)
+def test_seconds_where_the_stream_has_none(
+    kind: str, tags: dict[str, str], start: float, told: float | None, seconds: float | None
+) -> None:
+    base = Fraction(1, 1000)
+    stream = SimpleNamespace(duration=None, start_time=round(start / base), time_base=base, metadata=tags)
+    container = SimpleNamespace(duration=told and round(told * 1e6), format=SimpleNamespace(name=kind))
+    assert _seconds(stream, container) == seconds

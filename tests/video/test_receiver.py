@@ -137,6 +137,13 @@ def test_other_scales(scale: float, small: Path, tmp_path: Path) -> None:
     assert alike(found, plainly(small, scale))
 
 
+@pytest.mark.parametrize("scale", [0, -1, 3, float("nan"), float("inf")])
+def test_scales_that_there_are_not(scale: float, small: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"scale {scale:g} is not 1, 1.5 or 2"):
+        receive(small, tmp_path / "out.mkv", FAST, scale=scale)
+    assert [p.name for p in tmp_path.iterdir()] == ["small.mkv"]
+
+
 def damaged(path: Path, data: bytes) -> None:
     sidecar.put(path, data[:40] + bytes([data[40] ^ 1]) + data[41:])
 
@@ -356,13 +363,13 @@ def test_pipes(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_y4m_files_have_no_parts_to_resume(small: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.y4m"
+    out = tmp_path / "out.Y4M"
     for target in ("-", out):
         with pytest.raises(InputError, match="cannot be resumed"):
             receive(small, target, FAST, resume=True)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="3 frames were done; y4m cannot be resumed, nothing of it is kept"):
         receive(small, out, FAST, scale=2, progress=interrupt_at(3))
-    assert len(pictures(tmp_path / "out.y4m.part-000.y4m")) == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["small.mkv"]
     silently(small, out, FAST, scale=2)
     assert len(pictures(out)) == made.COUNT and alike(pictures(out), plainly(small))
 

@@ -186,3 +186,21 @@ def with_cover(path: Path, pictures: bool = True) -> Path:
         out.mux(sound.encode(frame))
         out.mux(sound.encode(None))
     return path
+
+
+def outlasted(path: Path, *, late: int = 0, sound: int = 12) -> Path:
+    """Two seconds of pictures, 25 in a second, with ``sound`` seconds of silence; all of it ``late`` seconds late."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream(
+            "libx264", rate=25, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p", time_base=Fraction(1, 25)
+        )
+        track = out.add_stream("aac", rate=8000, layout="mono") if sound else None
+        for number in range(50):
+            out.mux(video.encode(picture(planes(number), 25 * late + number, Fraction(1, 25))))
+        out.mux(video.encode(None))
+        if track is not None:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000 * sound), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 8000, 8000 * late, Fraction(1, 8000)
+            out.mux(track.encode(frame))
+            out.mux(track.encode(None))
+    return path

@@ -30,6 +30,7 @@ class Encoder:
 
     ``name``: FFmpeg's. ``crf``: the usual one, None for lossless coding; 0 is the best, ``worst`` the worst. ``even``:
     widths and heights must be even. ``least``: of both, in pixels. ``suffixes``: of the files it may go into.
+    ``least_rated``: as ``least``, at a bitrate. ``fastest``: the highest bitrate, where the encoder has one.
     """
 
     name: str
@@ -40,10 +41,14 @@ class Encoder:
     even: bool
     least: int
     suffixes: tuple[str, ...]
+    least_rated: int = 0
+    fastest: int | None = None
 
 
 ENCODERS = {
-    "svtav1": Encoder("libsvtav1", 35, 63, tuple(map(str, range(14))), "6", False, 4, (*_MP4, ".mkv", ".webm")),
+    "svtav1": Encoder(
+        "libsvtav1", 35, 63, tuple(map(str, range(14))), "6", False, 4, (*_MP4, ".mkv", ".webm"), 64, 10**8
+    ),
     "x265": Encoder("libx265", 28, 51, _X_PRESETS, "medium", True, 16, (*_MP4, ".mkv")),
     "x264": Encoder("libx264", 23, 51, _X_PRESETS, "medium", True, 2, (*_MP4, ".mkv")),
     "ffv1": Encoder("ffv1", None, 0, (), "", False, 1, (".mkv",)),
@@ -83,6 +88,12 @@ class EncoderSettings:
             raise InputError(f"crf {self.crf:g}: {self.codec} takes 0 (best) to {encoder.worst:g}")
         if self.bitrate is not None and self.bitrate < 1000:
             raise InputError(f"bitrate {self.bitrate}: bits per second, at least 1000, such as 800000 or 800k")
+        if self.bitrate is not None and encoder.crf is None:
+            raise InputError(f"bitrate {self.bitrate}: {self.codec} is lossless; leave it out, or take another codec")
+        if self.bitrate is not None and encoder.fastest is not None and self.bitrate > encoder.fastest:
+            raise InputError(
+                f"bitrate {self.bitrate}: {self.codec} takes {encoder.fastest} at most; give that, or a crf"
+            )
         if self.preset is not None and encoder.presets and str(self.preset) not in encoder.presets:
             raise InputError(f"preset {self.preset!r}: {self.codec} has {', '.join(encoder.presets)}")
         if self.bits not in (None, 8, 10):
@@ -94,6 +105,11 @@ class EncoderSettings:
     def encoder(self) -> Encoder:
         """The encoder's row of the table."""
         return ENCODERS[self.codec]
+
+    @property
+    def least(self) -> int:
+        """The least width and height, in pixels, that the encoder codes at this crf or bitrate."""
+        return self.encoder.least if self.bitrate is None else max(self.encoder.least, self.encoder.least_rated)
 
     @property
     def used_crf(self) -> float | None:
@@ -118,6 +134,11 @@ class EncoderSettings:
             raise UnsupportedVideoError(
                 f"{width}x{height}: {self.codec} codes pictures of at least {self.encoder.least}x{self.encoder.least}"
             )
+        if min(width, height) < self.least:
+            raise UnsupportedVideoError(
+                f"{width}x{height}: {self.codec} keeps to a bitrate from pictures of {self.least}x{self.least} on; "
+                "give --crf instead of --bitrate"
+            )
         if suffix not in self.encoder.suffixes:
             raise UnsupportedVideoError(
                 f"{self.codec} does not go into a {suffix or 'nameless'} file; use {', '.join(self.encoder.suffixes)}"
@@ -134,7 +155,7 @@ class EncoderSettings:
             found["g"] = str(self.gop)
         if video.chroma_location:
             found["chroma_sample_location"] = str(video.chroma_location)
-        if self.bitrate is not None and self.codec != "ffv1":
+        if self.bitrate is not None:
             found["b"] = str(self.bitrate)
         own: dict[str, str] = getattr(self, f"_{self.codec}")()
         if video.mastering and self.codec in MASTERING:

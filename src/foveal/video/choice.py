@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foveal.errors import InputError
+from foveal.errors import InputError, UnsupportedVideoError
 from foveal.video.basecodec import EncoderSettings, frame_rate
 from foveal.video.copying import coded_bytes
 from foveal.video.frames import Reader
@@ -167,8 +167,12 @@ def choose(
     scales: Sequence[float] = SCALES,
     target_vmaf: float | None = None,
 ) -> Choice:
-    """Probe the file ``source`` at ``scales`` and choose. InputError when no CRF reaches ``target_vmaf``."""
-    fitting = [s for s in scales if min(small_size(video.width, video.height, s)) >= max(16, settings.encoder.least)]
+    """Probe the file ``source`` at ``scales`` and choose. InputError when no CRF reaches ``target_vmaf``, or none is had."""
+    fitting = [s for s in scales if min(small_size(video.width, video.height, s)) >= max(16, settings.least)]
+    if settings.encoder.crf is None and target_vmaf is not None:
+        raise InputError(
+            f"target-vmaf {target_vmaf:g}: {settings.codec} is lossless; leave it out, or take another codec"
+        )
     if settings.encoder.crf is None:
         return Choice(1.0, settings, "full size: the codec is lossless")
     if not fitting[1:] and target_vmaf is None:
@@ -288,12 +292,18 @@ def sample(source: str | Path, video: VideoFormat) -> list[Planes]:
     for number in range(SEGMENTS):
         middle = seconds * (2 * number + 1) / (2 * SEGMENTS)
         found += take(source, max(0.0, middle - each / rate / 2), each)
-    return found
+    return found if len(found) >= count // 2 else take(source, 0.0, count)  # the file ends before it says it does
 
 
 def take(source: str | Path, start: float, count: int) -> list[Planes]:
-    """``count`` pictures from ``start`` seconds on, fewer at the end of the video."""
-    with Reader(source, start=start, quiet=True) as reader:
+    """``count`` pictures from ``start`` seconds on, fewer at the end of the video and none behind it."""
+    try:
+        reader = Reader(source, start=start, quiet=True)
+    except UnsupportedVideoError:
+        if start <= 0:
+            raise
+        return []
+    with reader:
         return [frame.planes for _, frame in zip(range(count), reader, strict=False)]
 
 

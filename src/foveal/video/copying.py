@@ -1,8 +1,8 @@
 """One output file: coded pictures and everything that goes with them in another file, interleaved by time.
 
 Sound, subtitles, data, cover pictures, chapters, attachments, metadata, dispositions and the display matrix are copied
-packet by packet, in step with the pictures, so that memory stays constant. ``concat`` joins pictures that are coded
-already. The file is written beside its place and moved there at the end.
+packet by packet, in step with the pictures, so that memory stays constant. The file is written beside its place and
+moved there at the end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +23,8 @@ import numpy as np
 from foveal.errors import FovealError, FovealWarning, InputError, UnsupportedVideoError
 from foveal.video.basecodec import pyav
 from foveal.video.matroska import write_aspect
-from foveal.video.subtitles import ACCEPTED, ASS_HEADER, TEXT_FORMATS, Change, converter
+from foveal.video.packets import changed, delayed, from_start, moved, shown_at, time_of, with_times
+from foveal.video.subtitles import ACCEPTED, ASS_HEADER, TEXT_FORMATS, converter
 
 SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 FORMATS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,vvc,obu,ivf,m4v,mxf,nut,dv,gif,rm,wtv,mjpeg"
@@ -36,35 +37,8 @@ _PLAIN = {
     "network", "rating", "season_number", "show", "sort_name", "synopsis", "timecode", "track", "year",
 }  # fmt: skip
 _ATTACHED = {"matroska"}  # formats with attachments
-
-
-def concat(
-    parts: Iterable[str | Path],
-    path: str | Path,
-    *,
-    copy_from: str | Path | None = None,
-    attachments: Mapping[str, bytes] | None = None,
-) -> None:
-    """Join the video streams of ``parts``, coded with equal settings and with times that go on from part to part, into
-    ``path`` without coding anew; the rest as ``Writer`` takes it from ``copy_from``."""
-    names = [str(part) for part in parts]
-    if not names:
-        raise InputError(f"{path}: no parts to join")
-    joined = Muxer(path, copy_from, dict(attachments or {}))
-    try:
-        with foreign(path):
-            with opened(names[0]) as first:
-                template, matrix = first.streams.video[0], display_matrix(names[0])
-                aspect = template.sample_aspect_ratio or Fraction(1)
-                joined.start(lambda out: _template(out, template, matrix, aspect), template.time_base, aspect)
-            times = iter(_decoding_times([packet.pts for packet in _coded(names)]))
-            for packet, dts in zip(_coded(names), times, strict=True):
-                packet.dts = dts
-                joined.mux(packet)
-            joined.finish()
-    except BaseException:
-        joined.abort()
-        raise
+_CLOCKED = {"mpegts", "mpeg"}  # formats whose times begin anywhere
+_EARLY = Fraction(1)  # seconds of hidden sound that are kept: decoders need some before what they play
 
 
 class Muxer:
@@ -81,6 +55,8 @@ class Muxer:
         self.part = beside(self.path)
         self.source: Any = None if self.source_path is None else opened(self.source_path)
         self.main: Any = main_stream(self.source) if self.source else None
+        self.cut = self.kind in ("matroska", "webm") and self.source is not None and "mov" in self.source.format.name
+        self.hidden = self._hidden() if self.cut else {}
         self.copies: dict[int, tuple[Any, Any]] = {}
         self.out: Any = None
         self.video: Any = None
@@ -113,7 +89,7 @@ class Muxer:
 
     def mux(self, packet: Any) -> None:
         """One packet of the pictures, behind all copies that come before it."""
-        self._copy_until(_time(packet))
+        self._copy_until(time_of(packet))
         packet.stream = self.video
         self.out.mux_one(packet)
 
@@ -150,8 +126,12 @@ class Muxer:
         options = {"fflags": "+bitexact"}
         metadata = {k: v for k, v in (self.source.metadata if self.source else {}).items() if k.lower() not in _OWN}
         if self.kind in ("mp4", "mov"):
-            custom = "+use_metadata_tags" if any(k.split("-")[0] not in _PLAIN for k in metadata) else ""
-            options["movflags"] = "+faststart" + custom
+            custom = [k for k in metadata if k.lower().split("-")[0] not in _PLAIN]
+            if custom and any(self._is_cover(s) for s in self.source.streams):  # FFmpeg writes one or the other
+                told.append(f"metadata beside a cover picture ({', '.join(custom)})")
+                metadata = {k: v for k, v in metadata.items() if k not in custom}
+                custom = []
+            options["movflags"] = "+faststart" + ("+use_metadata_tags" if custom else "")
             clock = self.time_base.denominator  # that of edit lists, which say when a stream begins
             options["movie_timescale"] = str(clock * -(-1000 // clock))
         self.out = out = self.av.open(str(self.part), "w", format=self.kind, container_options=options)
@@ -186,6 +166,9 @@ class Muxer:
         if matrix:
             self.video.set_display_matrix(matrix)
 
+    def _is_cover(self, stream: Any) -> bool:
+        return bool(stream.disposition & self.av.stream.Disposition.attached_pic)
+
     def _is_remade(self, stream: Any) -> bool:
         """Whether the muxer writes the stream itself: QuickTime chapters, and the time code of the metadata."""
         return (stream.name == "bin_data" and bool(self.source.chapters())) or "timecode" in stream.metadata
@@ -200,9 +183,11 @@ class Muxer:
                 new.codec_context.subtitle_header = ASS_HEADER
             elif stream.type == "attachment" and self.kind not in _ATTACHED:
                 raise ValueError(stream.type)
-            elif stream.disposition & self.av.stream.Disposition.attached_pic and self.kind in _ATTACHED:
+            elif self._is_cover(stream) and self.kind in _ATTACHED:
                 self._attach_cover(stream)  # as a stream it would become a second video
                 return None
+            elif (delay := self.hidden.get(stream.index)) and not stream.codec_context.delay:
+                new = delayed(self.out, stream, delay)
             else:
                 new = self.out.add_stream_from_template(stream, opaque=True)
         except (ValueError, LookupError, self.av.error.FFmpegError):
@@ -225,14 +210,47 @@ class Muxer:
 
     def _packets(self, wanted: list[Any]) -> Iterator[Any]:
         """The packets of the other streams of the source, each belonging to its new stream."""
-        for packet in _with_times(packet for packet in self.source.demux(wanted) if packet.size):
+        whole: set[int] = set()
+        told: set[int] = set()
+        found = (packet for packet in self.source.demux(wanted) if packet.size)
+        for packet in with_times(from_start(found, clock_start(self.source))):
+            if packet.pts is not None and packet.pts >= 0 and packet.is_keyframe:
+                whole.add(packet.stream_index)  # what follows can be decoded without what is hidden
+            if self.cut and not self._is_kept(packet, whole):
+                if packet.pts >= 0 and packet.stream_index not in told:
+                    told.add(packet.stream_index)
+                    late = (
+                        f"{self.path}: stream {packet.stream_index} begins at its first key picture that is not hidden"
+                    )
+                    warnings.warn(f"{late}, for {self.path.suffix} has no edit lists", FovealWarning, stacklevel=4)
+                continue
             new, change = self.copies[packet.stream_index]
-            ready = _changed(packet, change, new) if change else _moved(packet, new)
+            ready = changed(packet, change, new) if change else moved(packet, new)
             if ready is not None:
                 yield ready
 
+    def _hidden(self) -> dict[int, Fraction]:
+        """Seconds before 0 from which sound of an MP4 is kept although its edit list hides it. Matroska has no edit
+        lists: what is before 0 would be heard, and everything moved behind it."""
+        found: dict[int, Fraction] = {}
+        with opened(self.source_path) as again, foreign(self.source_path, "read"):
+            sound = again.streams.audio
+            for packet in again.demux(sound) if sound else ():
+                context = packet.stream.codec_context
+                most = Fraction(context.delay, context.sample_rate or 48000) if context.delay else _EARLY
+                if packet.size and packet.stream_index not in found and shown_at(packet) >= -most:
+                    found[packet.stream_index] = max(-shown_at(packet), Fraction(0))
+                if len(found) == len(sound):
+                    break
+        return found
+
+    def _is_kept(self, packet: Any, whole: set[int]) -> bool:
+        """Whether a packet of an MP4 goes into a Matroska file."""
+        early = self.hidden.get(packet.stream_index, 0)
+        return shown_at(packet) >= -early and (packet.stream.type != "video" or packet.stream_index in whole)
+
     def _copy_until(self, time: Fraction | None) -> None:
-        while self.ahead is not None and (time is None or _time(self.ahead) <= time):
+        while self.ahead is not None and (time is None or time_of(self.ahead) <= time):
             self.out.mux_one(self.ahead)
             self.ahead = next(self.waiting, None)
 
@@ -256,6 +274,11 @@ def main_stream(container: Any) -> Any:
     """The first video stream that is no cover picture, or None."""
     cover = pyav().stream.Disposition.attached_pic
     return next((s for s in container.streams.video if not s.disposition & cover), None)
+
+
+def clock_start(container: Any) -> Fraction:
+    """Seconds at which the clock of a file starts that may start anywhere, as in MPEG's streams; 0 for other formats."""
+    return Fraction(container.start_time or 0, 1_000_000) if container.format.name in _CLOCKED else Fraction(0)
 
 
 def display_matrix(path: str | Path) -> list[int] | None:
@@ -296,75 +319,8 @@ def replace(part: Path, path: Path) -> None:
     part.replace(place)
 
 
-def _coded(names: list[str]) -> Iterator[Any]:
-    """The packets of the pictures of files, one file after the other."""
-    for name in names:
-        with opened(name) as part:
-            yield from (packet for packet in part.demux(part.streams.video[0]) if packet.size)
-
-
-def _decoding_times(shown: list[int]) -> list[int]:
-    """Times to decode pictures at, in decoding order, that are to be shown at ``shown``: increasing, none after its
-    picture is shown. The times of parts, which may start anew behind their ends, are left aside."""
-    order = sorted(shown)
-    rank = {time: place for place, time in enumerate(order)}
-    delay = max(place - rank[time] for place, time in enumerate(shown))
-    step = order[1] - order[0] if len(order) > 1 else 1
-    return [order[0] - (delay - n) * step for n in range(delay)] + order[: len(order) - delay]
-
-
-def _template(out: Any, template: Any, matrix: list[int] | None, aspect: Fraction) -> Any:
-    stream = out.add_stream_from_template(template, opaque=True)
-    stream.codec_context.sample_aspect_ratio = aspect
-    if matrix:
-        stream.set_display_matrix(matrix)
-    return stream
-
-
 def _is_y4m(path: str | Path) -> bool:
-    return str(path) == "-" or Path(path).suffix == ".y4m"
-
-
-def _with_times(packets: Iterable[Any]) -> Iterator[Any]:
-    """Packets with decoding times also where Matroska, which keeps none, leaves them out at the start of a stream."""
-    held: dict[int, list[Any]] = {}
-    for packet in packets:
-        if packet.pts is None and packet.dts is None:
-            packet.pts = packet.dts = 0  # a cover picture
-        if packet.dts is None:
-            held.setdefault(packet.stream_index, []).append(packet)
-            continue
-        step, early = max(1, packet.duration or 1), held.pop(packet.stream_index, [])
-        for place, other in enumerate(early):
-            other.dts = packet.dts - (len(early) - place) * step
-            yield other
-        yield packet
-    for rest in held.values():
-        for packet, dts in zip(rest, _decoding_times([packet.pts for packet in rest]), strict=True):
-            packet.dts = dts
-            yield packet
-
-
-def _moved(packet: Any, stream: Any) -> Any:
-    packet.stream = stream
-    return packet
-
-
-def _changed(packet: Any, change: Change, stream: Any) -> Any:
-    """A packet of text in another form, None when there is no text in it."""
-    payload = change(bytes(packet))
-    if payload is None:
-        return None
-    new = pyav().Packet(payload)
-    new.pts, new.dts, new.duration, new.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
-    new.is_keyframe = True
-    return _moved(new, stream)
-
-
-def _time(packet: Any) -> Fraction:
-    """When a packet belongs into the file, in seconds."""
-    stamp = packet.dts if packet.dts is not None else packet.pts
-    return Fraction(stamp or 0) * Fraction(packet.time_base)
+    return str(path) == "-" or Path(path).suffix.lower() == ".y4m"
 
 
 def _mime(name: str) -> str:

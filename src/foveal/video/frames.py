@@ -31,7 +31,7 @@ from foveal.errors import (
     UnsupportedVideoError,
 )
 from foveal.video.basecodec import pyav
-from foveal.video.copying import opened
+from foveal.video.copying import clock_start, opened
 from foveal.video.encodernote import crf_in
 from foveal.video.sampling import lost, planar, to_420
 from foveal.video.types import Frame, Mastering, Planes, VideoFormat
@@ -136,6 +136,7 @@ class _Container:
 
     def frames(self) -> Iterator[Frame]:
         last: int | None = None
+        behind = round(clock_start(self.container) / self.stream.time_base)
         for number, picture in enumerate(self._all()):
             shape = (picture.width, picture.height, picture.format.name)
             if shape != self.shape:
@@ -144,6 +145,7 @@ class _Container:
                     "cut the file there and code the pieces apart"
                 )
             pts = picture.pts if picture.pts is not None else picture.dts
+            pts = None if pts is None else pts - behind
             if pts is None or (last is not None and pts <= last):
                 pts = 0 if last is None else last + self._step(picture)
             last = pts
@@ -366,9 +368,17 @@ def _plane(plane: Any, depth: int) -> NDArray[Any]:
 
 
 def _seconds(stream: Any, container: Any) -> float | None:
+    """How long the pictures last. Matroska says, of a track and of the file with its sound, when they end, from zero on."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    return container.duration / 1e6 if container.duration else None
+    told = container.duration / 1e6 if container.duration else None
+    if "matroska" not in container.format.name:
+        return told
+    start = float((stream.start_time or 0) * stream.time_base)
+    tag = next((text for key, text in stream.metadata.items() if key.split("-")[0] == "DURATION"), "")
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", tag)
+    ends = [3600 * int(found[1]) + 60 * int(found[2]) + float(found[3]) if found else 0.0, told or 0.0]
+    return next((end - start for end in ends if end > start), told)
 
 
 def _aspect(value: Fraction | None) -> Fraction:

@@ -1,14 +1,17 @@
 """Pictures into one video file: encoded into MP4, MOV, Matroska or WebM, or uncompressed into y4m.
 
 ``Writer`` encodes pictures and keeps what goes with them in another file: sound, subtitles, data, chapters, attachments,
-metadata, dispositions, times, rotation, sample aspect and colour tags. A file appears whole or not at all.
+metadata, dispositions, times, rotation, sample aspect and colour tags. ``concat`` joins files of pictures that are coded
+already. A file appears whole or not at all.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -17,7 +20,8 @@ import numpy as np
 
 from foveal.errors import FovealWarning, InputError
 from foveal.video.basecodec import MASTERING, EncoderSettings, frame_rate, pyav
-from foveal.video.copying import Muxer, beside, concat, foreign, replace
+from foveal.video.copying import Muxer, beside, display_matrix, foreign, opened, replace
+from foveal.video.packets import decoding_times
 from foveal.video.sampling import at_bits
 from foveal.video.types import Frame, Plane, VideoFormat
 from foveal.video.y4m import Y4mOutput
@@ -196,6 +200,72 @@ class _Pipe:
         if self.part:
             self.file.close()
             self.part.unlink(missing_ok=True)
+
+
+def concat(
+    parts: Iterable[str | Path],
+    path: str | Path,
+    *,
+    copy_from: str | Path | None = None,
+    attachments: Mapping[str, bytes] | None = None,
+    begins: Fraction | None = None,
+) -> None:
+    """Join the video streams of ``parts``, coded with equal settings and with times that go on from part to part, into
+    ``path`` without coding anew; the rest as ``Writer`` takes it from ``copy_from``. ``begins``: seconds at which the first
+    picture was shown when it was written; a muxer may have moved the first part. InputError for times that go back.
+    """
+    names = [str(part) for part in parts]
+    if not names:
+        raise InputError(f"{path}: no parts to join")
+    joined = Muxer(path, copy_from, dict(attachments or {}))
+    try:
+        with foreign(path):
+            with opened(names[0]) as first:
+                template, matrix = first.streams.video[0], display_matrix(names[0])
+                base, aspect = template.time_base, template.sample_aspect_ratio or Fraction(1)
+                joined.start(lambda out: _template(out, template, matrix, aspect), base, aspect)
+            shown = _shown(names, None if begins is None else math.floor(begins / base + Fraction(1, 2)))
+            times = iter(decoding_times([pts for part in shown for pts in part]))
+            for name, part in zip(names, shown, strict=True):
+                for packet, pts in zip(_coded(name), part, strict=True):
+                    packet.pts, packet.dts = pts, next(times)
+                    joined.mux(packet)
+            joined.finish()
+    except BaseException:
+        joined.abort()
+        raise
+
+
+def _shown(names: list[str], begins: int | None) -> list[list[int]]:
+    """When the pictures of each part are shown, in the order they are coded in; those of the first part moved so that they
+    begin at ``begins``."""
+    shown = [[packet.pts for packet in _coded(name)] for name in names]
+    if not all(shown):
+        raise InputError(f"{names[shown.index([])]}: not one picture in it; remove it and begin anew")
+    if begins is not None:
+        shift = begins - min(shown[0])
+        shown[0] = [pts + shift for pts in shown[0]]
+    for name, before, part in zip(names[1:], shown, shown[1:], strict=False):
+        if min(part) <= max(before):
+            told = f"begins at {min(part)}, but the part before it ends at {max(before)}"
+            raise InputError(f"{name}: {told}; they are not of one run: remove the parts and begin anew")
+    return shown
+
+
+def _coded(name: str) -> Iterator[Any]:
+    """The packets of the pictures of a file."""
+    with opened(name) as part:
+        yield from (packet for packet in part.demux(part.streams.video[0]) if packet.size)
+
+
+def _template(out: Any, template: Any, matrix: list[int] | None, aspect: Fraction) -> Any:
+    stream = out.add_stream_from_template(template, opaque=True)
+    stream.codec_context.sample_aspect_ratio = aspect
+    if rate := template.average_rate or template.guessed_rate:
+        stream.codec_context.framerate = rate
+    if matrix:
+        stream.set_display_matrix(matrix)
+    return stream
 
 
 def _even(n: int) -> int:

@@ -1,9 +1,9 @@
 """The receiver's side: a video restored by the network, with the side information where there is some.
 
 Pictures pass one at a time. What is written is `<out>.part-000<suffix>` until it is whole; Ctrl-C ends it so that it
-plays, and a run that resumes goes on behind it in `part-001` and joins the parts at the end. What a resumed run shows
-is what an uninterrupted one shows: the restorer forgets every 64 frames what was before, and a resumed run
-begins at such a frame.
+plays, and a run that resumes goes on behind it in `part-001` and joins the parts at the end (y4m has no parts: Ctrl-C
+leaves nothing). What a resumed run shows is what an uninterrupted one shows: the restorer forgets every 64 frames what
+was before, and a resumed run begins at such a frame.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from types import FrameType
 
@@ -24,11 +25,11 @@ from foveal.video.attention_sr import SIZES
 from foveal.video.basecodec import ENCODERS, EncoderSettings, frame_rate
 from foveal.video.frames import Reader
 from foveal.video.moments import Moments
-from foveal.video.mux import Writer
+from foveal.video.mux import Writer, concat
 from foveal.video.restorer import Parts as Restored
-from foveal.video.restorer import Restorer, weights_id
+from foveal.video.restorer import Restorer, mode_of, weights_id
 from foveal.video.sidecode import SideReader, check_of
-from foveal.video.types import GROUP, Frame, Planes, VideoFormat
+from foveal.video.types import GROUP, Frame, VideoFormat
 
 Progress = Callable[[int, int | None], None]
 
@@ -92,8 +93,11 @@ def receive(
 ) -> RestoreReport:
     """Restore the video ``source`` into ``out``, as ``foveal.video.decode`` and ``restore`` describe it.
 
-    KeyboardInterrupt after Ctrl-C, when the part that is done plays and waits for ``resume``.
+    KeyboardInterrupt after Ctrl-C, when the part that is done plays and waits for ``resume``; of y4m nothing is left.
+    InputError for a scale that there is none.
     """
+    if scale is not None:
+        mode_of(scale)  # refuses others
     began, source = time.monotonic(), str(source)
     parts = Parts(out, source, resume)
     with Reader(source) as reader:
@@ -112,10 +116,10 @@ def choose(source: str, video: VideoFormat, scale: float | None, model: str | No
 
     A FovealWarning when it is damaged or does not fit, and when it is missing although no ``scale`` was asked for.
     """
-    fallback = Plan(scale or 2.0, model or "s", None, crf=video.crf)
+    fallback = Plan(2.0 if scale is None else scale, model or "s", None, crf=video.crf)
     if not use_side:
         return replace(fallback, reason="side information left aside")
-    if source == "-" or source.endswith(".y4m"):
+    if source == "-" or source.lower().endswith(".y4m"):
         return replace(fallback, reason="y4m has no side information")
     found = sidecar.find(source)
     if found.data is None:
@@ -181,7 +185,7 @@ class Run:
         try:
             for number, frame in enumerate(self.reader):
                 if number == 0:
-                    restorer, video = self._begin(frame.planes)
+                    restorer, video = self._begin(frame)
                 seen += 1
                 if number < behind - behind % GROUP:
                     continue
@@ -193,7 +197,10 @@ class Run:
             else:
                 for shown in self._ended():
                     self._write(shown, video, behind)
-            if self.writer:
+            dropped = interrupted.is_set() and self.parts.whole
+            if self.writer and dropped:
+                self.writer.abort()
+            elif self.writer:
                 self.writer.close()
         except BaseException:
             if self.writer:
@@ -201,18 +208,21 @@ class Run:
             raise
         if seen < behind:
             raise InputError(f"the parts hold {behind} frames, the input has {seen}; they are not of the same video")
+        if dropped:
+            raise KeyboardInterrupt(f"{self.done} frames were done; y4m cannot be resumed, nothing of it is kept")
         if interrupted.is_set():
             raise KeyboardInterrupt(f"{self.done} frames are done; resume goes on behind them")
         self.parts.join()
 
-    def _begin(self, first: Planes) -> tuple[Restorer, VideoFormat]:
+    def _begin(self, first: Frame) -> tuple[Restorer, VideoFormat]:
         """The restorer and the format of the output, once the first frame tells whether side information is for it."""
         plan, video = self.plan, self.reader.format
-        if plan.side and plan.side.facts.check != check_of(first):
+        if plan.side and plan.side.facts.check != check_of(first.planes):
             self._drop("side information is of another clip, or this one was coded anew")
         width, height = plan.size(video)
         found = replace(video, width=width, height=height, bits_per_second=None)
         self.parts.check(found, self.settings)
+        self.parts.begins = first.pts * video.time_base
         place = video.chroma_location
         return Restorer.for_model(plan.model, plan.scale, width, height, video.bits, plan.quality(), place), found
 
@@ -269,13 +279,14 @@ class Parts:
 
     def __init__(self, out: str | Path, source: str, resume: bool) -> None:
         self.out, self.source, self.pipe = Path(out), source, str(out) == "-"
-        whole = self.pipe or self.out.suffix == ".y4m"
-        if whole and resume:
+        self.whole = self.pipe or self.out.suffix.lower() == ".y4m"
+        self.begins: Fraction | None = None  # seconds at which the first picture is shown
+        if self.whole and resume:
             raise InputError(f"{out}: y4m cannot be resumed; write .mkv, .mp4 or .mov")
         if not self.pipe and source != "-" and self.out.exists() and self.out.samefile(source):
             raise InputError(f"{out}: is the input; choose another name")
         self.names: list[Path] = []
-        while not whole and self._name().exists():
+        while not self.whole and self._name().exists():
             self.names.append(self._name())
         if self.names and not resume:
             raise InputError(f"{self.names[0]} is left of an interrupted run: go on with --resume, or remove it")
@@ -314,7 +325,7 @@ class Parts:
         if len(self.names) == 1:
             copying.replace(self.names[0], self.out)
             return
-        copying.concat(self.names, self.out, copy_from=None if self.source == "-" else self.source)
+        concat(self.names, self.out, copy_from=None if self.source == "-" else self.source, begins=self.begins)
         for name in self.names:
             name.unlink()
 
