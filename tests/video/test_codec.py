@@ -22,8 +22,8 @@ def luma_error(path: Path, width: int, height: int) -> float:
     return float(np.mean(np.square(gaps)))
 
 
-def test_the_door_has_three_names_and_no_more() -> None:
-    assert foveal.video.__all__ == ["decode", "encode", "restore"]
+def test_the_door_has_four_names_and_no_more() -> None:
+    assert foveal.video.__all__ == ["decode", "encode", "models", "restore"]
     assert all(callable(getattr(foveal.video, name)) for name in foveal.video.__all__)
     with pytest.raises(AttributeError, match="no_such"):
         foveal.video.no_such  # noqa: B018

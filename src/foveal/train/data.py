@@ -73,9 +73,11 @@ def load(
         digest = hashlib.sha256(sources.get(name, name).encode()).digest()
         (held if digest[0] % 12 == 0 else train).append(pixels)
     if not train:
-        fit = f"{len(held)} of {len(files)} files hold a picture of at least {crop}x{crop}"
-        held_out = ", and held out, as one in twelve is" if held else ""
-        raise InputError(f"{folder}: {fit}{held_out}; add pictures or lower --crop")
+        held_out = f", {len(held)} that would do are held out, as one in twelve is" if held else ""
+        raise InputError(
+            f"{folder}: no picture of at least {crop}x{crop} to train on ({len(files)} files{held_out}); add pictures or "
+            "lower --crop"
+        )
     return train, held
 
 
