@@ -9,7 +9,7 @@ import typer
 from foveal import InputError
 from foveal.cli_support import clips as opt
 from foveal.cli_support import jobs as work
-from foveal.cli_support.options import Jobs
+from foveal.cli_support.options import Jobs, by_hand
 
 __all__ = ["register", "video_app"]
 
@@ -92,8 +92,7 @@ def restore(
 def _refuse_rates(context: typer.Context, codec: str) -> None:
     """InputError for a rate that was asked of FFV1, which is lossless; the default of --crf does not count."""
     for name in ("crf", "bitrate", "target_vmaf") if codec == "ffv1" else ():
-        source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
+        if by_hand(context, name):
             value = str(context.params[name]).removesuffix(".0")
             option = name.replace("_", "-")
             raise InputError(f"--{option} {value}: ffv1 is lossless; leave it out, or take another codec")

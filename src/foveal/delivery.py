@@ -123,10 +123,8 @@ def _in_form(short: bool, *chunks: bytes) -> bytes:
 
 def _chunks(data: bytes) -> list[Chunk]:
     """(type, whole chunk) of every chunk, all checksums right; CorruptError otherwise."""
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise InputError(f"expected the bytes of a .fov file, got {type(data).__name__}")
-    data = container.expand(data)
     found = container.list_chunks(data)
+    data = container.expand(data)
     wrong = [chunk.type or "the end" for chunk in found if not chunk.crc_ok]
     if wrong:
         raise CorruptError(f"{', '.join(wrong[:8])}: damaged or cut off; get the file again")

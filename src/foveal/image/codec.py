@@ -83,19 +83,19 @@ def compress(
     )
     chosen = choose(picture.rgb, keep=keep, threshold=threshold, alpha=alpha, mask=mask)
     encoder = Encoder(Network.load(model), picture.rgb, chosen, effort, packets, mtu, layers, tune)
+    plane = pixels.compress_alpha(picture.alpha) if picture.alpha is not None else None
 
     def file(stream: Stream) -> container.Contents:
-        plane = pixels.compress_alpha(picture.alpha) if picture.alpha is not None else None
         return contents_of(encoder, stream, mode=picture.mode, alpha=plane, exif=meta.exif, icc=meta.icc, xmp=meta.xmp)
 
     if target_psnr is not None:
         stream = _search(encoder, lambda s: _psnr(encoder, file(s)) < target_psnr, above=True)
-        if (reached := _psnr(encoder, file(stream))) < target_psnr:
+        if stream.level == quantize.FINEST and (reached := _psnr(encoder, file(stream))) < target_psnr:
             _missed(f"target_psnr {target_psnr:g} dB is beyond the finest level, which has {reached:.2f}")
     elif target_bytes is not None or target_bpp is not None:
         budget = target_bytes or (target_bpp or 0) * picture.rgb.shape[0] * picture.rgb.shape[1] / 8
         stream = _search(encoder, lambda s: len(_written(file(s))) <= budget, above=False)
-        if (taken := len(_written(file(stream)))) > budget:
+        if stream.level == 0 and (taken := len(_written(file(stream)))) > budget:
             _missed(f"{budget:.0f} bytes do not hold the coarsest level, which takes {taken}: scale the picture down")
     else:
         stream = encoder.at(quantize.level_of(quality))
