@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,31 @@ def test_damaged_exif_does_not_stop_decoding(tmp_path: Path) -> None:
         assert result.stderr.startswith(f"foveal: warning: {tmp_path / 'a.fov'}: ") and "EXIF" in result.stderr
         with Image.open(tmp_path / f"b.{suffix}") as picture:
             assert picture.size == (32, 32)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_of_compare_is_one_line(tmp_path: Path) -> None:
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.linspace(0, 65_535, 48 * 64).astype(np.uint16).reshape(48, 64)).save(deep)
+    result = run("compare", deep, noise(tmp_path / "other.png", 64, 48))
+    assert result.exit_code == 0 and " dB" in result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"foveal: warning: {deep}: ") and line.endswith("converted to 8 bits")
+
+
+def test_other_warnings_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(UserWarning, match="a fault of ours"), jobs.warnings_in_lines():
+        warnings.warn("a fault of ours", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_a_name_that_is_no_text_is_printed(tmp_path: Path, encoding: str) -> None:
+    source = noise(tmp_path / "a.png")
+    coded = os.fsencode(tmp_path) + b"/\xffb.fov"
+    Path(os.fsdecode(coded)).write_bytes(foveal.compress(Image.open(source)))
+    command = [*fresh("info"), coded]
+    done = subprocess.run(command, capture_output=True, env={**ENVIRONMENT, "PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\udcffb.fov" in done.stdout

@@ -7,6 +7,8 @@ purpose become one line on standard error and exit status 2, as do unknown optio
 from __future__ import annotations
 
 import dataclasses
+import io
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,11 +27,13 @@ __all__ = ["app", "main"]
 
 
 class Refusing(TyperGroup):
-    """A group of commands in which a FovealError is the end of the command, not of the interpreter."""
+    """A group of commands in which a FovealError is the end of the command, not of the interpreter, and a FovealWarning
+    one line."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with work.warnings_in_lines():
+                return super().invoke(ctx)
         except foveal.FovealError as error:
             typer.echo(f"foveal: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
@@ -362,4 +366,6 @@ def train_export_video(
 
 def main() -> None:
     """Entry of the command `foveal` and of `python -m foveal`."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text, or not in this encoding
     app(prog_name="foveal")

@@ -9,7 +9,7 @@ import typer
 from foveal import InputError
 from foveal.cli_support import clips as opt
 from foveal.cli_support import jobs as work
-from foveal.cli_support.options import Jobs, by_hand
+from foveal.cli_support.options import Jobs
 
 __all__ = ["register", "video_app"]
 
@@ -27,7 +27,6 @@ def register(app: typer.Typer) -> None:
 
 @video_app.command()
 def encode(
-    context: typer.Context,
     inputs: opt.Clips,
     output: opt.Out = None,
     scale: opt.Scale = "auto",
@@ -42,7 +41,7 @@ def encode(
     jobs: Jobs = 1,
 ) -> None:
     """Code videos at a size that pays, with a codec that every player has."""
-    _refuse_rates(context, codec)
+    _refuse_rates(codec, crf=crf, bitrate=bitrate, target_vmaf=target_vmaf)
     options = {"scale": opt.factor(scale), "codec": codec, "crf": crf, "bitrate": opt.per_second(bitrate),
                "target_vmaf": target_vmaf, "preset": preset, "bits": bits, "model": model,
                "side_information": side_info}  # fmt: skip
@@ -52,18 +51,17 @@ def encode(
 
 @video_app.command()
 def decode(
-    context: typer.Context,
     inputs: opt.Clips,
     output: opt.Out = None,
     scale: opt.DecodeScale = None,
     model: opt.DecodeModel = None,
     codec: opt.OutCodec = "x264",
-    crf: opt.OutCrf = 14,
+    crf: opt.OutCrf = None,
     resume: opt.Resume = False,
     jobs: Jobs = 1,
 ) -> None:
     """Restore what `video encode` made, by its side information."""
-    _refuse_rates(context, codec)
+    _refuse_rates(codec, crf=crf)
     options = {"scale": scale, "model": model, "codec": codec, "crf": crf, "resume": resume}
     task = partial(opt.decode_one, options=options, watched=jobs == 1)
     work.run_each(opt.pairs(inputs, output, "-restored", ".mkv"), task, jobs)
@@ -71,28 +69,26 @@ def decode(
 
 @restore_app.command()
 def restore(
-    context: typer.Context,
     inputs: opt.Clips,
     output: opt.Out = None,
     scale: opt.RestoreScale = 2,
     model: opt.Model = "s",
     codec: opt.OutCodec = "x264",
-    crf: opt.OutCrf = 14,
+    crf: opt.OutCrf = None,
     resume: opt.Resume = False,
     side_info: opt.UseSide = True,
     jobs: Jobs = 1,
 ) -> None:
     """Enlarge any compressed video, or repair it at its own size with --scale 1."""
-    _refuse_rates(context, codec)
+    _refuse_rates(codec, crf=crf)
     options = {"scale": scale, "model": model, "codec": codec, "crf": crf, "resume": resume, "use_side": side_info}
     task = partial(opt.restore_one, options=options, watched=jobs == 1)
     work.run_each(opt.pairs(inputs, output, "-restored", ".mkv"), task, jobs)
 
 
-def _refuse_rates(context: typer.Context, codec: str) -> None:
-    """InputError for a rate that was asked of FFV1, which is lossless; the default of --crf does not count."""
-    for name in ("crf", "bitrate", "target_vmaf") if codec == "ffv1" else ():
-        if by_hand(context, name):
-            value = str(context.params[name]).removesuffix(".0")
-            option = name.replace("_", "-")
-            raise InputError(f"--{option} {value}: ffv1 is lossless; leave it out, or take another codec")
+def _refuse_rates(codec: str, **rates: float | str | None) -> None:
+    """InputError, in the command line's words, for a rate that was asked of FFV1, which is lossless."""
+    for name, value in rates.items() if codec == "ffv1" else ():
+        if value is not None:
+            option, told = name.replace("_", "-"), str(value).removesuffix(".0")
+            raise InputError(f"--{option} {told}: ffv1 is lossless; leave it out, or take another codec")

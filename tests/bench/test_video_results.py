@@ -18,10 +18,10 @@ SPEED = results.Speed("lanczos", 1280, 720, 24, 1, 2.0, 1.5, 90.0, None, "")
 
 def test_what_is_written_is_read_back(tmp_path: Path, video_point) -> None:
     output, point = tmp_path / "new" / "video.jsonl", video_point("a", "full", 30, 100, 35)
-    assert results.open_output(output, RUN, [], True).items == []
+    assert results.open_output(output, RUN, [], True, {}).items == []
     for item in (RUN, point, SPEED, point):
         results.append(output, item)
-    found = results.open_output(output, RUN, [], True)
+    found = results.open_output(output, RUN, [], True, {})
     assert (found.runs, found.items) == ((RUN,), [point, SPEED])
     assert (SPEED.fps, SPEED.cpu_fps) == (12, 16)
     assert [json.loads(line)["kind"] for line in output.read_text().splitlines()] == [
@@ -37,9 +37,9 @@ def test_an_unfinished_line_is_cut_and_afresh_begins_anew(tmp_path: Path, video_
     results.append(output, SPEED)
     with output.open("a") as file:
         file.write('{"kind": "poi')
-    assert results.open_output(output, RUN, [], True).items == [SPEED]
+    assert results.open_output(output, RUN, [], True, {}).items == [SPEED]
     assert output.read_text().endswith("}\n")
-    assert results.open_output(output, RUN, [], False).items == []
+    assert results.open_output(output, RUN, [], False, {}).items == []
 
 
 @pytest.mark.parametrize("name", ["options", "encoders"])
@@ -47,7 +47,7 @@ def test_other_options_and_encoders_are_refused(tmp_path: Path, name: str) -> No
     output = tmp_path / "video.jsonl"
     results.append(output, RUN)
     with pytest.raises(InputError, match=f"made with {name}"):
-        results.open_output(output, {**RUN, name: {"av": "2"}}, [], True)
+        results.open_output(output, {**RUN, name: {"av": "2"}}, [], True, {})
 
 
 def test_other_weights_are_refused(tmp_path: Path, video_point, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,9 +57,9 @@ def test_other_weights_are_refused(tmp_path: Path, video_point, monkeypatch: pyt
     results.append(output, video_point("a", "S+side", 30, 100, 35, weights="1111"))
     results.append(output, video_point("a", "auto-S", 30, 100, 35, weights="1111"))
     results.append(output, video_point("a", "x1-M", 30, 100, 35, weights="old"))
-    assert len(results.open_output(output, RUN, ["s"], True).points) == 3
+    assert len(results.open_output(output, RUN, ["s"], True, {}).points) == 3
     with pytest.raises(InputError, match="x1-M with weights old, they are 2222"):
-        results.open_output(output, RUN, ["s", "m"], True)
+        results.open_output(output, RUN, ["s", "m"], True, {})
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, data: bytes, resume: boo
     output = tmp_path / "notes.txt"
     output.write_bytes(data)
     with pytest.raises(InputError, match="left as it is; name another"):
-        results.open_output(output, RUN, [], resume)
+        results.open_output(output, RUN, [], resume, {})
     assert output.read_bytes() == data
 
 
@@ -129,8 +129,8 @@ def test_a_refused_file_keeps_its_unfinished_line_and_a_folder_is_no_output(tmp_
         file.write('{"kind": "poi')
     before = output.read_bytes()
     with pytest.raises(InputError, match="made with options"):
-        results.open_output(output, {**RUN, "options": {}}, [], True)
+        results.open_output(output, {**RUN, "options": {}}, [], True, {})
     assert output.read_bytes() == before
     for place in (tmp_path, output / "video.jsonl"):
         with pytest.raises(InputError, match="; name a"):
-            results.open_output(place, RUN, [], True)
+            results.open_output(place, RUN, [], True, {})

@@ -12,6 +12,7 @@ import pytest
 import foveal
 from foveal.bench import video_media as media
 from foveal.bench import video_results, video_run, video_speed
+from foveal.bench.pictures import fingerprint
 from foveal.bench.video_run import bench_video
 from foveal.bench.video_worker import VideoWorker
 from foveal.cli import app
@@ -90,6 +91,32 @@ def test_a_run_is_written_line_by_line_resumed_and_reported(folder: Path, tmp_pa
     assert len(StandIn.calls) == before
     with pytest.raises(InputError, match="made with options"):
         measure(folder, output, frames=3)
+
+
+def test_another_clip_of_the_same_name_does_not_get_old_numbers(folder: Path, tmp_path: Path) -> None:
+    output, source = tmp_path / "video.jsonl", folder / "pan.y4m"
+    measure(folder, output)
+    lines = output.read_text().splitlines()
+    assert {json.loads(line)["source"] for line in lines[1:]} == {fingerprint(source)}
+    source.write_bytes(source.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(
+        InputError, match=r"measured with another pan\.y4m .*name another output file, or start it anew"
+    ):
+        measure(folder, output)
+    assert output.read_text().splitlines() == lines
+    measure(folder, output, resume=False)
+    assert json.loads(output.read_text().splitlines()[-1])["source"] == fingerprint(source)
+
+
+def test_measurements_without_a_mark_of_their_clip_are_resumed(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "video.jsonl"
+    measure(folder, output)
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    old = [json.dumps({key: value for key, value in record.items() if key != "source"}) for record in records]
+    output.write_text("\n".join(old) + "\n")
+    before = len(StandIn.calls)
+    measure(folder, output)
+    assert len(StandIn.calls) == before and output.read_text().splitlines() == old
 
 
 def test_points_hold_the_bytes_of_the_stream_and_of_the_side_information(folder: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_settings_outside_their_range_are_refused(arguments: dict[str, object]) 
         (EncoderSettings("x265", crf=0), 0, 0.0),
         (EncoderSettings("svtav1", crf=63), 63, 1.0),
         (EncoderSettings("x264", bitrate=80000), None, None),
-        (EncoderSettings("ffv1", crf=14), None, None),
+        (EncoderSettings("ffv1"), None, None),
     ],
 )
 def test_crf_and_the_networks_quality(settings: EncoderSettings, crf: float | None, quality: float | None) -> None:
@@ -147,6 +147,8 @@ def test_svtav1_codes_small_pictures_at_a_crf_alone(size: tuple[int, int], tmp_p
             writer.write(made.frames(1, *(n & ~1 for n in size))[0])
 
 
-def test_a_lossless_codec_has_no_bitrate() -> None:
-    with pytest.raises(InputError, match=r"bitrate 80000: ffv1 is lossless; leave it out"):
-        EncoderSettings("ffv1", bitrate=80000)
+@pytest.mark.parametrize("arguments", [{"bitrate": 80000}, {"crf": 14}, {"crf": 0}, {"preset": 6}])
+def test_a_lossless_codec_has_no_rate_and_no_preset(arguments: dict[str, int]) -> None:
+    ((name, value),) = arguments.items()
+    with pytest.raises(InputError, match=rf"^{name} {value}: ffv1 is lossless; leave it out, or take another codec$"):
+        EncoderSettings("ffv1", **arguments)  # type: ignore[arg-type]

@@ -78,6 +78,20 @@ def test_odd_pictures_come_back_at_their_size(tmp_path: Path) -> None:
             assert (reader.format.width, reader.format.height) == (65, 49)
 
 
+@pytest.mark.usefixtures("weights")
+def test_a_lossless_result_has_no_crf(tmp_path: Path) -> None:
+    source, small = made.clip(tmp_path / "in.mkv", "ffv1", width=64, height=48, times=range(2)), tmp_path / "small.mkv"
+    foveal.video.encode(source, small, scale=2, codec="x264", preset="ultrafast")
+    for door in (foveal.video.decode, foveal.video.restore):
+        with pytest.raises(InputError, match=r"^crf 20: ffv1 is lossless"):
+            door(small, tmp_path / "out.mkv", codec="ffv1", crf=20)
+        assert not (tmp_path / "out.mkv").exists()
+        door(small, tmp_path / "out.mkv", codec="ffv1")
+        with Reader(tmp_path / "out.mkv") as reader:
+            assert reader.format.width == 64 and len(list(reader)) == 2
+        (tmp_path / "out.mkv").unlink()
+
+
 @pytest.mark.parametrize("arguments", [{"crf": 23, "bitrate": 100000}, {"crf": 64}, {"codec": "vp8"}, {"bits": 12}])
 def test_settings_are_checked_before_anything_is_read(arguments: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(InputError):

@@ -53,12 +53,16 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def fingerprint(path: Path) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a file's bytes. InputError when it cannot be read."""
-    return hashlib.sha256(_bytes(path)).hexdigest()[:16]
+    """First 16 hexadecimal digits of the SHA-256 of a picture's or a clip's bytes. InputError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def check_sources(output: Path, measured: Iterable[tuple[str, str]], sources: Mapping[str, str], remedy: str) -> None:
-    """Refuse to go on with pictures of the same name that are others: InputError.
+    """Refuse to go on with pictures or clips of the same name that are others: InputError.
 
     `measured`: (name, fingerprint) of what `output` holds, "" where it was not written down; `sources`: of the pictures
     at hand.
@@ -104,7 +108,11 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}; give a picture file") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot read {path}: {error.strerror or error}; give a file that can be read")
 
 
 def _opened(data: bytes) -> Image.Image:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
+from foveal.bench.pictures import check_sources
 from foveal.bench.results import add_line, begin, cut_unfinished_line, holds_records
 from foveal.errors import InputError
 
@@ -62,6 +63,7 @@ class Point:
     reused: float | None
     why: str
     weights: str
+    source: str = ""  # the clip's fingerprint (see pictures); files of old have none
 
     @property
     def key(self) -> Key:
@@ -146,7 +148,7 @@ def _parse(path: Path, number: int, line: str) -> tuple[str, dict[str, Any]]:
     try:
         record = json.loads(line)
         kind = str(record.pop("kind"))
-        fits = kind == "video run" or {f.name for f in fields(KINDS[kind])} == set(record)
+        fits = kind == "video run" or {f.name for f in fields(KINDS[kind])} - {"source"} == set(record) - {"source"}
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         fits = False
     if not fits:
@@ -154,12 +156,15 @@ def _parse(path: Path, number: int, line: str) -> tuple[str, dict[str, Any]]:
     return kind, record
 
 
-def open_output(output: Path, metadata: Mapping[str, Any], models: Sequence[str], resume: bool) -> Results:
+def open_output(
+    output: Path, metadata: Mapping[str, Any], models: Sequence[str], resume: bool, sources: Mapping[str, str]
+) -> Results:
     """Make the output ready to be added to; what it already holds. Nothing is written, but a killed run's last words
     are cut off.
 
-    Numbers of other options, encoders or weights must not be mixed into one file unnoticed: InputError, as for a file
-    that is none of ours. A file that is refused stays as it is.
+    `sources`: the fingerprints of the clips at hand. Numbers of other options, encoders, weights or clips of the same
+    name must not be mixed into one file unnoticed: InputError, as for a file that is none of ours. A file that is refused
+    stays as it is.
     """
     if not (holds_records(output, ("video run", *KINDS)) and resume):
         begin(output)
@@ -172,6 +177,7 @@ def open_output(output: Path, metadata: Mapping[str, Any], models: Sequence[str]
         now = weights_of(item.variant) if model_of(item.variant) in models else item.weights
         if item.weights != now:
             raise InputError(f"{output} has {item.variant} with weights {item.weights}, they are {now} now; {REMEDY}")
+    check_sources(output, ((point.clip, point.source) for point in old.points), sources, REMEDY)
     cut_unfinished_line(output)
     return old
 

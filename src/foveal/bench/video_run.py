@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ import foveal
 from foveal.bench import video_report as reports
 from foveal.bench import video_results as results
 from foveal.bench import video_rivals
+from foveal.bench.pictures import fingerprint
 from foveal.bench.rivals import extra
 from foveal.bench.run import _cores, _cpu, _version
 from foveal.bench.video_media import Clip, find_clips, prepare, program, stream_bytes
@@ -92,7 +93,8 @@ def bench_video(
     weights = {model.upper(): results.weights_of(model.upper()) for model in models}
     options, output = Options(frames, threads, rival_frames), Path(output)
     metadata = _metadata(Path(folder), output, options, [clips, codecs, models, rates, parts], weights)
-    old = results.open_output(output, metadata, models, resume)
+    marks = {name: fingerprint(path) for name, path in sources.items()}
+    old = results.open_output(output, metadata, models, resume, marks)
     done = {item.key for item in old.items}
     todo = [(job, missing) for job in planned if (missing := [key for key in job.keys if key not in done])]
     ways = speed_ways(models, "rival" in parts) if "speed" in parts else {}
@@ -101,7 +103,7 @@ def bench_video(
         results.append(output, metadata)
     with tempfile.TemporaryDirectory(prefix="foveal-bench-") as scratch:
         for point in _measure(_watched(todo, progress), sources, options, Path(scratch)):
-            results.append(output, point)
+            results.append(output, replace(point, source=marks[point.clip]))
         for speed in measure_speeds(waiting, list(sources.values()), Path(scratch), threads):
             results.append(output, speed)
     found = results.read(output)

@@ -87,7 +87,9 @@ DecodeModel = Annotated[
 RestoreScale = Annotated[float, typer.Option("--scale", metavar="2|1.5|1", help="Width and height multiplied by.")]
 UseSide = Annotated[bool, typer.Option("--side-info/--no-side-info", help="Use side information where there is some.")]
 OutCodec = Annotated[str, typer.Option("-c", "--codec", metavar="x264|x265|svtav1|ffv1", help="Encoder of the result.")]
-OutCrf = Annotated[float, typer.Option("--crf", help="Constant rate factor of the result.")]
+OutCrf = Annotated[
+    float | None, typer.Option("--crf", help="Constant rate factor of the result.", show_default="14; none for ffv1")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
 
 

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from multiprocessing.process import BaseProcess
 from types import FrameType
+from typing import Any
 
 import typer
 
 import foveal
 
-__all__ = ["Outcome", "Pair", "on_terminal", "print_line", "refuse_terminal", "run_each"]
+__all__ = ["Outcome", "Pair", "on_terminal", "print_line", "refuse_terminal", "run_each", "warnings_in_lines"]
 
 Pair = tuple[str, str]  # (input, output), "-" for the standard streams
 Work = Callable[[str, str], str]  # does one pair and returns a line about it
@@ -75,6 +76,22 @@ def refuse_terminal(target: str) -> None:
         raise foveal.InputError("standard output is closed; name a file with -o, or redirect it")
     if target == "-" and sys.stdout.isatty():
         raise foveal.InputError("standard output is a terminal; name a file with -o, or redirect it")
+
+
+@contextmanager
+def warnings_in_lines() -> Iterator[None]:
+    """In its body a FovealWarning is printed as one line on standard error, without the place in Foveal that told it."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def told(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, foveal.FovealWarning):
+                typer.echo(f"foveal: warning: {' '.join(str(message).split())}", err=True)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = told
+        yield
 
 
 def print_line(line: str) -> None:

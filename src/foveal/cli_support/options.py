@@ -35,7 +35,6 @@ __all__ = [
     "Threads",
     "Threshold",
     "Tune",
-    "by_hand",
     "refuse_both",
     "share_or_word",
 ]
@@ -143,16 +142,11 @@ class Choice:
         }
 
 
-def by_hand(ctx: typer.Context, name: str) -> bool:
-    """Whether an option was given, rather than left at its default."""
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
-
-
 def refuse_both(ctx: typer.Context, name: str, others: Mapping[str, Any]) -> None:
     """InputError when an option that has a default is given by hand together with another that takes its place."""
     given = [other for other, value in others.items() if value is not None]
-    if given and by_hand(ctx, name):
+    source = ctx.get_parameter_source(name)
+    if given and source is not None and source.name != "DEFAULT":
         raise foveal.InputError(f"{name} and {' and '.join(given)} are given together; choose one of them")
 
 

@@ -67,7 +67,8 @@ class EncoderSettings:
 
     ``preset``: a name for x264 and x265, 0 (slow) to 13 for svtav1; None: the table's. ``bits``: 8 or 10, None: as the
     frames are. ``gop``: frames from one key frame to the next at most, None: the encoder's choice.
-    Raises InputError for values outside their range, for an unknown codec, and when both crf and bitrate are given.
+    Raises InputError for values outside their range, for an unknown codec, when both crf and bitrate are given, and for
+    either or a preset with a lossless codec.
     """
 
     codec: str = "svtav1"
@@ -84,17 +85,18 @@ class EncoderSettings:
         if self.crf is not None and self.bitrate is not None:
             raise InputError(f"crf {self.crf:g} and bitrate {self.bitrate}: give one of the two")
         encoder = self.encoder
-        if self.crf is not None and encoder.crf is not None and not 0 <= self.crf <= encoder.worst:
+        for name in ("crf", "bitrate", "preset") if encoder.crf is None else ():
+            if (value := getattr(self, name)) is not None:
+                raise InputError(f"{name} {value}: {self.codec} is lossless; leave it out, or take another codec")
+        if self.crf is not None and not 0 <= self.crf <= encoder.worst:
             raise InputError(f"crf {self.crf:g}: {self.codec} takes 0 (best) to {encoder.worst:g}")
         if self.bitrate is not None and self.bitrate < 1000:
             raise InputError(f"bitrate {self.bitrate}: bits per second, at least 1000, such as 800000 or 800k")
-        if self.bitrate is not None and encoder.crf is None:
-            raise InputError(f"bitrate {self.bitrate}: {self.codec} is lossless; leave it out, or take another codec")
         if self.bitrate is not None and encoder.fastest is not None and self.bitrate > encoder.fastest:
             raise InputError(
                 f"bitrate {self.bitrate}: {self.codec} takes {encoder.fastest} at most; give that, or a crf"
             )
-        if self.preset is not None and encoder.presets and str(self.preset) not in encoder.presets:
+        if self.preset is not None and str(self.preset) not in encoder.presets:
             raise InputError(f"preset {self.preset!r}: {self.codec} has {', '.join(encoder.presets)}")
         if self.bits not in (None, 8, 10):
             raise InputError(f"bits {self.bits}: 8 or 10")

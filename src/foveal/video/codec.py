@@ -15,11 +15,13 @@ from typing import Literal
 
 from foveal.types import VideoModelInfo
 from foveal.video import attention_sr
-from foveal.video.basecodec import EncoderSettings
+from foveal.video.basecodec import ENCODERS, EncoderSettings
 from foveal.video.receiver import RestoreReport, receive
 from foveal.video.sender import EncodeReport, send
 
 Progress = Callable[[int, int | None], None]
+
+RESULT_CRF = 14  # of what is restored, where none is given
 
 
 def encode(
@@ -65,7 +67,7 @@ def decode(
     out: str | Path,
     *,
     codec: str = "x264",
-    crf: float = 14,
+    crf: float | None = None,
     scale: float | None = None,
     model: str | None = None,
     resume: bool = False,
@@ -73,11 +75,12 @@ def decode(
 ) -> RestoreReport:
     """Restore what ``encode`` made, at the size it had: by the side information in the file, or without it plainly.
 
-    ``out``: .mp4, .mov or .mkv coded with ``codec`` and ``crf``; .y4m or "-" uncompressed. ``scale``: None: as the side
-    information says, else 2. ``model``: None: as the side information says, else "s". ``resume``: go on where an
-    interrupted run stopped. Raises as ``encode`` does, and UnknownModelError for a model that is not in this installation.
+    ``out``: .mp4, .mov or .mkv coded with ``codec`` and ``crf`` (None: 14; ffv1 has none); .y4m or "-" uncompressed.
+    ``scale``: None: as the side information says, else 2. ``model``: None: as the side information says, else "s".
+    ``resume``: go on where an interrupted run stopped. Raises as ``encode`` does, and UnknownModelError for a model that
+    is not in this installation.
     """
-    settings = EncoderSettings(codec, crf)
+    settings = _result_settings(codec, crf)
     return receive(source, out, settings, scale=scale, model=model, resume=resume, progress=progress)
 
 
@@ -88,7 +91,7 @@ def restore(
     scale: float = 2,
     model: str = "s",
     codec: str = "x264",
-    crf: float = 14,
+    crf: float | None = None,
     resume: bool = False,
     use_side: bool = True,
     progress: Progress | None = None,
@@ -98,8 +101,13 @@ def restore(
     Side information that suits the scale is used where there is some, unless ``use_side`` is False. The rest is as in
     ``decode``.
     """
-    settings = EncoderSettings(codec, crf)
+    settings = _result_settings(codec, crf)
     return receive(source, out, settings, scale=scale, model=model, resume=resume, use_side=use_side, progress=progress)
+
+
+def _result_settings(codec: str, crf: float | None) -> EncoderSettings:
+    usual = None if codec in ENCODERS and ENCODERS[codec].crf is None else RESULT_CRF
+    return EncoderSettings(codec, usual if crf is None else crf)
 
 
 def models() -> list[VideoModelInfo]:
