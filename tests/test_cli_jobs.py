@@ -160,12 +160,11 @@ def test_other_warnings_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
-@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
-def test_a_name_that_is_no_text_is_printed(tmp_path: Path, encoding: str) -> None:
+def test_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
     source = noise(tmp_path / "a.png")
     coded = os.fsencode(tmp_path) + b"/\xffb.fov"
     Path(os.fsdecode(coded)).write_bytes(foveal.compress(Image.open(source)))
     command = [*fresh("info"), coded]
-    done = subprocess.run(command, capture_output=True, env={**ENVIRONMENT, "PYTHONIOENCODING": encoding})
+    done = subprocess.run(command, capture_output=True, env={**ENVIRONMENT, "PYTHONIOENCODING": "utf-8:strict"})
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"\\udcffb.fov" in done.stdout
