@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -117,17 +118,16 @@ def main() -> None:
         return loaded(folder, side, device)[0], loaded(folder, 256, device)[1]
 
     loop.data.load = same_held if crop > 256 else loaded
-    told.output.unlink(missing_ok=True)
-    checkpoint = told.output.with_suffix(".part")
-    loop.train(
-        told.data, checkpoint, steps=STEPS, crop=crop, batch=batch, seed=told.seed, hard_from=0.8, log=told.output,
-        threads=told.threads, compiled=True,
-    )  # fmt: skip
-    checkpoint.unlink()
-    last = json.loads(told.output.read_text(encoding="utf-8").splitlines()[-1])
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint, log = Path(scratch, "a.safetensors"), Path(scratch, "log.jsonl")
+        loop.train(
+            told.data, checkpoint, steps=STEPS, crop=crop, batch=batch, seed=told.seed, hard_from=0.8, log=log,
+            threads=told.threads, compiled=True,
+        )  # fmt: skip
+        lines = log.read_text(encoding="utf-8")
+    last = json.loads(lines.splitlines()[-1])
     line = {"name": told.variant, "seed": told.seed, "pixels": PIXELS, "points": last["points"]}
-    with told.output.open("a", encoding="utf-8") as f:
-        f.write(json.dumps(line) + "\n")
+    told.output.write_text(f"{lines}{json.dumps(line)}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ CHANGES: dict[str, dict[str, bool]] = {
 }
 
 
-def done(output: Path) -> set[tuple[str, int]]:
-    """Variants and seeds that the file has."""
+def done(output: Path) -> set[tuple[str, int, int]]:
+    """Variants, seeds and steps that the file has."""
     lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
-    return {(line["variant"], line["seed"]) for line in map(json.loads, lines)}
+    return {(line["variant"], line["seed"], line["steps"]) for line in map(json.loads, lines)}
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
         parser.error(f"{told.pool} is not there: make it with foveal train video --pool")
     for seed in map(int, told.seeds.split(",")):
         for name, change in CHANGES.items():
-            if (name, seed) in done(told.output):
+            if (name, seed, told.steps) in done(told.output):
                 continue
             with tempfile.TemporaryDirectory() as scratch:
                 log = Path(scratch, "log.jsonl")

@@ -35,4 +35,4 @@ def test_branches_of_the_tree(kind, parent):
 
 def test_missing_extra_names_the_pip_line():
     message = str(errors.MissingExtraError.of("matplotlib", "bench"))
-    assert "matplotlib" in message and "pip install 'foveal[bench]'" in message
+    assert "matplotlib" in message and "in Foveal's source folder: pip install '.[bench]'" in message

@@ -1,6 +1,8 @@
 """What can be said without coding: a file's facts, the installed models, the self-test."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,8 +11,9 @@ import numpy as np
 import pytest
 
 import foveal
-from foveal import container, facts, registry
+from foveal import container, registry
 from foveal.errors import CorruptError, FormatError, InputError, NotFovealError, UnknownModelError
+from foveal.image.network import Network
 
 KEYS = {
     "width", "height", "bytes", "bpp", "model", "level", "quality", "mode", "alpha_channel",
@@ -99,15 +102,79 @@ def test_selftest_holds():
     assert [c for c in checks if not c.ok] == []
 
 
-def test_selftest_reports_what_does_not_hold(monkeypatch):
+def forget():
+    for cache in (registry.load, registry.digest_of, Network.load):
+        cache.cache_clear()
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """The installed weights, copied to where they may be damaged."""
+    folder = tmp_path / "weights"
+    shutil.copytree(registry.WEIGHTS, folder)
+    monkeypatch.setattr(registry, "WEIGHTS", folder)
+    forget()
+    yield folder
+    forget()
+
+
+def failed():
+    return {c.name: c.detail for c in foveal.selftest() if not c.ok}
+
+
+def test_selftest_reports_integers_that_differ(monkeypatch):
     monkeypatch.setattr("foveal.image.codec.golden_digest", lambda model: "0" * 16)
+    told = failed()
+    assert set(told) == {"golden stream s", "golden stream m"}
+    assert all("hash to 0000000000000000, expected" in detail for detail in told.values())
 
-    def missing(name):
-        raise UnknownModelError("weights of model 's' are missing")
 
-    monkeypatch.setattr(facts.registry, "digest_of", missing)
-    failed = {c.name: c.detail for c in foveal.selftest() if not c.ok}
-    assert "expected" in failed.get("golden stream s", "")
+def test_selftest_reports_missing_and_unlisted_weights(weights):
+    (weights / "image-s.safetensors").unlink()
+    (weights / "video-xs.safetensors").write_bytes(b"new")
+    told = failed()
+    assert set(told) == {"weights s", "golden stream s", "file image-s.safetensors", "file video-xs.safetensors"}
+    assert "reinstall foveal" in told["weights s"] and "does not list" in told["file video-xs.safetensors"]
+    (weights / registry.SUMS).unlink()
+    assert "reinstall foveal" in failed()["list of weights"]
+
+
+def test_selftest_sees_one_byte_that_changed(weights):
+    """Of the synthesis, which the golden streams of integers do not reach."""
+    for name, tensor in (("image-s", "synthesis.blocks.0.fc1.weight"), ("video-l", "x2.head.weight")):
+        file = weights / f"{name}.safetensors"
+        data = bytearray(file.read_bytes())
+        length = int.from_bytes(data[:8], "little")
+        data[8 + length + json.loads(data[8 : 8 + length])[tensor]["data_offsets"][0]] ^= 1
+        file.write_bytes(data)
+    assert set(failed()) == {"file image-s.safetensors", "file video-l.safetensors"}
+
+
+@pytest.mark.parametrize("damaged", [b"", b"version https://git-lfs.github.com/spec/v1\n", None])
+def test_damaged_weights_are_a_typed_error(weights, damaged):
+    file = weights / "image-s.safetensors"
+    file.write_bytes(file.read_bytes()[:1_000_000] if damaged is None else damaged)
+    for action in (foveal.models, lambda: foveal.compress(np.zeros((16, 16), np.uint8))):
+        with pytest.raises(UnknownModelError, match=r"weights of model 's' are damaged .*; reinstall foveal"):
+            action()
+    assert {"weights s", "golden stream s", "file image-s.safetensors"} == set(failed())
+
+
+def test_the_list_of_weights_is_that_of_the_installed_ones():
+    there = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in registry.WEIGHTS.glob("*.safetensors")
+    }
+    assert registry.sums() == there and len(there) == 5
+
+
+def test_new_weights_are_noted_beside_the_others(tmp_path):
+    (tmp_path / registry.SUMS).write_text(f"{'0' * 64}  a.safetensors\n{'1' * 64}  c.safetensors\n")
+    (tmp_path / "a.safetensors").write_bytes(b"a")
+    (tmp_path / "b.safetensors").write_bytes(b"b")
+    for name in ("a", "b"):
+        registry.note_sum(tmp_path / f"{name}.safetensors")
+    lines = [f"{hashlib.sha256(name.encode()).hexdigest()}  {name}.safetensors" for name in ("a", "b")]
+    assert (tmp_path / registry.SUMS).read_text().splitlines() == [*lines, f"{'1' * 64}  c.safetensors"]
 
 
 def test_registry_names_and_hashes(tmp_path, monkeypatch):

@@ -86,8 +86,8 @@ class MissingExtraError(FovealError):
 
     @classmethod
     def of(cls, package: str, extra: str) -> MissingExtraError:
-        """The error for `package`, which `pip install 'foveal[extra]'` would bring."""
-        return cls(f"{package} is not installed; install it with: pip install 'foveal[{extra}]'")
+        """The error for `package`, which is among what the extra `extra` installs."""
+        return cls(f"{package} is not installed; in Foveal's source folder: pip install '.[{extra}]'")
 
 
 class FovealWarning(UserWarning):

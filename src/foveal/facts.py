@@ -73,9 +73,23 @@ def selftest() -> list[Check]:
         checks.append(_attempt(name, lambda name=name: __import__(name).__version__))
     for name in registry.IDS:
         checks.append(_attempt(f"weights {name}", lambda name=name: registry.load(name).digest.hex()))
+    checks += _files()
     for name in registry.IDS:
         checks.append(_attempt(f"golden stream {name}", lambda name=name: _golden(name)))
     return checks
+
+
+def _files() -> list[Check]:
+    """Whether every weights file, of images and of videos, is to the byte what was installed."""
+    try:
+        listed = registry.sums()
+    except FovealError as e:
+        return [Check("list of weights", False, str(e))]
+    there = {path.name for path in registry.WEIGHTS.glob("*.safetensors")}
+    return [
+        _attempt(f"file {name}", lambda name=name: registry.check_sum(name, listed.get(name))[:16])
+        for name in sorted({*listed, *there})
+    ]
 
 
 def _attempt(name: str, action: Any) -> Check:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS = Path(__file__).parent / "weights"
+SUMS = "SHA256SUMS"  # beside them, as sha256sum writes it
 IDS = {"s": 1, "m": 2}  # name -> id in HEAD; an id is never given to another stream format
 DEFAULT = "s"
 
@@ -41,8 +42,12 @@ def path_of(name: str) -> Path:
 @lru_cache(maxsize=4)
 def digest_of(name: str) -> bytes:
     """First 8 bytes of the SHA-256 of the weights file, as written into HEAD."""
+    return hashlib.sha256(_bytes_of(name)).digest()[:8]
+
+
+def _bytes_of(name: str) -> bytes:
     try:
-        return hashlib.sha256(path_of(name).read_bytes()).digest()[:8]
+        return path_of(name).read_bytes()
     except OSError as e:
         raise UnknownModelError(f"weights of model {name!r} are missing ({e}); reinstall foveal") from e
 
@@ -65,13 +70,51 @@ def name_of(model_id: int, digest: bytes | None = None) -> str:
 
 @lru_cache(maxsize=2)
 def load(name: str) -> Weights:
-    """Read and hash-check a model's weights. Imports torch."""
+    """Read and parse a model's weights. Imports torch. UnknownModelError when they are missing, damaged, or replaced since
+    their hash was taken."""
+    from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
-    data = path_of(name).read_bytes() if path_of(name).is_file() else b""
-    digest = digest_of(name)
-    if not data or hashlib.sha256(data).digest()[:8] != digest:
+    data, digest = _bytes_of(name), digest_of(name)
+    if hashlib.sha256(data).digest()[:8] != digest:
         raise UnknownModelError(f"weights of model {name!r} changed while reading; try again")
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    facts = json.loads(header.get("__metadata__", {}).get("facts", "{}"))
-    return Weights(name, IDS[name], digest, parse(data), facts, len(data))
+    try:
+        tensors = parse(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        facts = json.loads(header.get("__metadata__", {}).get("facts", "{}"))
+    except (SafetensorError, ValueError) as e:
+        raise UnknownModelError(f"weights of model {name!r} are damaged ({e}); reinstall foveal") from e
+    return Weights(name, IDS[name], digest, tensors, facts, len(data))
+
+
+def sums() -> dict[str, str]:
+    """File name -> SHA-256 in hexadecimal of every weights file, image and video, as it was when it was made.
+    UnknownModelError when there is no such list."""
+    try:
+        lines = (WEIGHTS / SUMS).read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise UnknownModelError(f"the list of the weights' hashes cannot be read ({e}); reinstall foveal") from e
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def check_sum(file: str, expected: str | None) -> str:
+    """SHA-256 of a weights file, in hexadecimal. UnknownModelError when it is missing or not the expected one."""
+    try:
+        found = hashlib.sha256((WEIGHTS / file).read_bytes()).hexdigest()
+    except OSError as e:
+        raise UnknownModelError(f"weights {file} are missing ({e}); reinstall foveal") from e
+    if found != expected:
+        told = f"not to {expected[:16]}" if expected else f"which {SUMS} does not list"
+        raise UnknownModelError(f"weights {file} hash to {found[:16]}, {told}; reinstall foveal")
+    return found
+
+
+def note_sum(file: Path) -> None:
+    """Write a new weights file down in the list beside it."""
+    listed = file.with_name(SUMS)
+    old = listed.read_text(encoding="ascii").splitlines() if listed.is_file() else []
+    kept = [line for line in old if line.partition("  ")[2] != file.name]
+    lines = sorted([*kept, f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}"], key=lambda x: x[66:])
+    part = listed.with_name(f"{SUMS}.part")
+    part.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+    part.replace(listed)

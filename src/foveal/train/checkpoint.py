@@ -12,7 +12,8 @@ from foveal.errors import InputError
 
 
 def ready(*paths: Path) -> None:
-    """Make the folders of files that are to be written after hours of work. InputError where that cannot be."""
+    """Make the folders of files that are to be written after hours of work, and see that they can be. InputError where
+    that is not so."""
     for path in paths:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,13 +21,20 @@ def ready(*paths: Path) -> None:
             raise InputError(f"{path}: its folder cannot be made ({e}); name another output") from e
         if path.is_dir():
             raise InputError(f"{path} is a folder; name a file")
+        temporary = _beside(path)
+        try:
+            temporary.touch()
+            temporary.unlink(missing_ok=True)  # another process of the run may have been faster
+        except OSError as e:
+            raise InputError(f"{path} cannot be written ({e.strerror or e}); name another output") from e
 
 
 def save(path: Path, state: dict[str, Tensor], facts: dict[str, object]) -> None:
     """Write ``state`` as fp32 and ``facts`` (JSON) atomically."""
-    temporary = path.with_name(path.name + ".part")
+    temporary = _beside(path)
     tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in state.items()}
     save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
+    temporary.chmod(0o644)  # safetensors writes for the owner alone
     temporary.replace(path)
 
 
@@ -36,10 +44,14 @@ def halve(path: Path, out: Path, **other: Tensor) -> None:
     with safe_open(path, "pt") as f:
         metadata, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
     tensors = {k: v.half() for k, v in (tensors | other).items()}
-    temporary = out.with_name(out.name + ".part")
+    temporary = _beside(out)
     save_file(tensors, temporary, metadata=metadata)
     temporary.chmod(0o644)
     temporary.replace(out)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
 
 
 def size_of(path: Path) -> str:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from foveal.errors import InputError
+from foveal.errors import FovealError, InputError
+from foveal.image.pixels import from_pillow
 
 ENOUGH = 8  # pictures for each of those that share; of fewer, all have all
+PLAIN = {"1", "L", "LA", "P", "RGB", "RGBA"}  # modes that become RGB as they are
 SUFFIXES = {".avif", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -25,36 +27,62 @@ def _sources(folder: Path) -> dict[str, str]:
     manifest = folder / "manifest.csv"
     if not manifest.is_file():
         return {}
-    with manifest.open(newline="") as f:
-        return {row["file"]: row["source"] for row in csv.DictReader(f)}
+    try:
+        with manifest.open(newline="") as f:
+            return {row["file"]: row["source"] for row in csv.DictReader(f)}
+    except (OSError, KeyError, ValueError, csv.Error) as e:
+        raise InputError(f"{manifest}: not a table with the columns file and source ({e!r}); mend or remove it") from e
 
 
 def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of every picture, in the folder or in its shards."""
     for path in sorted(folder.iterdir()):
-        if path.suffix == ".tar":
-            with tarfile.open(path) as tar:
-                for member in tar:
-                    stream = tar.extractfile(member)
-                    if stream is not None and Path(member.name).suffix.lower() in SUFFIXES:
-                        yield Path(member.name).name, stream.read()
-        elif path.suffix.lower() in SUFFIXES:
-            yield path.name, path.read_bytes()
+        try:
+            if path.suffix == ".tar" and path.is_file():
+                yield from _members(path)
+            elif _is_picture(path) and path.is_file():
+                yield path.name, path.read_bytes()
+        except (OSError, tarfile.TarError) as e:
+            raise InputError(f"{path} cannot be read ({e}); mend or remove it") from e
 
 
-def _decoded(data: bytes, least: int) -> NDArray[np.uint8] | None:
-    """(H, W, 3) uint8; None if a side is below ``least``."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.array(image.convert("RGB")) if min(image.size) >= least else None
+def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(shard) as tar:
+        for member in tar:
+            stream = tar.extractfile(member)
+            if stream is not None and _is_picture(Path(member.name)):
+                yield Path(member.name).name, stream.read()
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _decoded(name: str, data: bytes, least: int) -> NDArray[np.uint8] | None:
+    """(H, W, 3) uint8; None if a side is below ``least``. Modes of more than 8 bits and the like as the codec reads them."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if min(image.size) < least:
+                return None
+            return np.array(image.convert("RGB")) if image.mode in PLAIN else from_pillow(image).rgb
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, FovealError) as e:
+        raise InputError(f"{name}: not a picture to train on ({e}); mend or remove it") from e
 
 
 def load(
-    folder: Path, crop: int, device: torch.device, share: tuple[int, int] = (0, 1)
+    folder: Path,
+    crop: int,
+    device: torch.device,
+    share: tuple[int, int] = (0, 1),
+    remedy: str = "add pictures or lower --crop",
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Pictures (shards as .tar, or plain files) at least ``crop`` wide and high, as (3, H, W) uint8 tensors; of many, only
     those whose place is ``share[0]`` modulo ``share[1]``.
 
     Returns (training, validation), split by source when a manifest.csv says where each comes from, else by name:
     about one source in twelve is held out.
+
+    Raises InputError for a folder without pictures to train on, whose end is ``remedy``, and for a file that is damaged.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give --data a folder of pictures or .tar shards")
@@ -65,7 +93,7 @@ def load(
     if len(files) >= ENOUGH * share[1]:
         files = files[share[0] :: share[1]]
     with ThreadPoolExecutor() as threads:  # decoders let go of the interpreter
-        decoded = threads.map(lambda f: _decoded(f[1], crop), files)
+        decoded = threads.map(lambda f: _decoded(*f, crop), files)
     for (name, _), found in zip(files, decoded, strict=True):
         if found is None:
             continue
@@ -75,8 +103,7 @@ def load(
     if not train:
         held_out = f", {len(held)} that would do are held out, as one in twelve is" if held else ""
         raise InputError(
-            f"{folder}: no picture of at least {crop}x{crop} to train on ({len(files)} files{held_out}); add pictures or "
-            "lower --crop"
+            f"{folder}: no picture of at least {crop}x{crop} to train on ({len(files)} files{held_out}); {remedy}"
         )
     return train, held
 

@@ -1,6 +1,10 @@
 """The last steps from a checkpoint to shipped weights: integers, counted tables, cost figures, golden hash."""
 
 import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +75,8 @@ def publish(weights: Path, data_dir: Path, keep: Path | None = None) -> Path:
     ``data_dir``; ``keep`` takes the checkpoint in half precision with the gains, to go on training from. Returns the file
     written."""
     name = checkpoint.size_of(weights)
-    pictures = data.load(data_dir, SIDE * 3 // 4, torch.device("cpu"))[0]
+    checkpoint.ready(registry.path_of(name), *([keep] if keep else []))
+    pictures = data.load(data_dir, SIDE * 3 // 4, torch.device("cpu"), remedy="add larger pictures")[0]
     out = finish(weights, name, pictures[:: max(1, len(pictures) // 80)])
     if keep:
         checkpoint.halve(weights, keep, gain=_gain(out))
@@ -80,8 +85,33 @@ def publish(weights: Path, data_dir: Path, keep: Path | None = None) -> Path:
 
 def finish(weights: Path, name: str, images: list[Tensor], more: dict[str, object] | None = None) -> Path:
     """Export ``weights`` as the package's model ``name``; tables are counted on each of ``images`` (training pictures), and
-    gains fitted to two crops of each, unless the checkpoint was trained with some."""
-    out = registry.path_of(name)
+    gains fitted to two crops of each, unless the checkpoint was trained with some. What is installed stays until all of
+    that is done."""
+    target = registry.path_of(name)
+    with _elsewhere(name) as out:
+        _complete(weights, name, images, more or {}, out)
+        part = target.with_name(target.name + ".part")
+        shutil.copyfile(out, part)
+        part.replace(target)
+    registry.note_sum(target)
+    return target
+
+
+@contextmanager
+def _elsewhere(name: str) -> Iterator[Path]:
+    """The model's weights file in a folder of its own, from which it is loaded in the body; then the installed one again."""
+    installed = registry.WEIGHTS
+    with tempfile.TemporaryDirectory(prefix="foveal-export-") as folder:
+        registry.WEIGHTS = Path(folder)
+        try:
+            yield registry.path_of(name)
+        finally:
+            registry.WEIGHTS = installed
+            _forget()
+
+
+def _complete(weights: Path, name: str, images: list[Tensor], more: dict[str, object], out: Path) -> None:
+    """Make ``out``, which is the file that ``name`` is loaded from."""
     export(weights, out)
     gain = _gain(out)
     if (gain == 1).all():
@@ -92,12 +122,12 @@ def finish(weights: Path, name: str, images: list[Tensor], more: dict[str, objec
     export(weights, out, counted, gain=gain)
     network = _fresh(name)
     encode, decode = kmac_per_pixel(network)
-    facts = {"kmac_encode": encode, "kmac_decode": decode, "golden": golden_digest(name), **(more or {})}
+    facts = {"kmac_encode": encode, "kmac_decode": decode, "golden": golden_digest(name), **more}
     with safe_open(out, "pt") as f:
         tensors, old = {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["facts"])
-    save_file(tensors, out, metadata={"facts": json.dumps(old | facts)})
-    out.chmod(0o644)  # safetensors writes for the owner alone
-    return out
+    last = out.with_name("last")
+    save_file(tensors, last, metadata={"facts": json.dumps(old | facts)})
+    last.replace(out)  # whose tensors were read as they lie in the file
 
 
 def _gain(weights: Path) -> Tensor:
@@ -108,7 +138,10 @@ def _gain(weights: Path) -> Tensor:
 
 
 def _fresh(name: str) -> Network:
-    registry.load.cache_clear()
-    registry.digest_of.cache_clear()
-    Network.load.cache_clear()
+    _forget()
     return Network.load(name)
+
+
+def _forget() -> None:
+    for cache in (registry.load, registry.digest_of, Network.load):
+        cache.cache_clear()

@@ -3,6 +3,7 @@ process or several; goes on from a weights file alone. docs/training.md has the 
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -20,6 +22,7 @@ from foveal.image.transform import PATCH, SIZES
 from foveal.train import checkpoint, data
 from foveal.train.batch import make_batch
 from foveal.train.calibrate import calibrate
+from foveal.train.evaluate import SIDE as EVALUATED
 from foveal.train.evaluate import large, preview_picture
 from foveal.train.grow import grown
 from foveal.train.losses import Batch, ImageModel, loss
@@ -28,10 +31,12 @@ from foveal.train.parallel import Gradients, Group, joined
 from foveal.train.record import Average, Log, Meter
 from foveal.train.rounds import Rounds, Turn
 from foveal.train.speed import Speed
+from foveal.train.stopping import as_on_ctrl_c
 
 WARMUP, REWARM = 150, 50  # steps: at the start of a schedule, at the start of a later slice of it
 HARD_FROM = 0.6  # share of a schedule; then hard symbols, fake-quantised prior, frozen encoder
 LOG_EVERY, SAVE_EVERY = 50, 1000  # steps
+SEED_MAX = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,18 @@ class Options:
         lengths = (self.minutes, 1 if self.slice_minutes is None else self.slice_minutes)
         counts = (1 if n is None else n for n in (self.batch, self.steps))
         rates = (self.lr, self.lr if self.finish_lr is None else self.finish_lr)
-        if self.size not in SIZES or self.crop % (8 * PATCH) or min(*lengths, *rates) <= 0 or min(counts) < 1:
+        positive = all(math.isfinite(x) and x > 0 for x in (*lengths, *rates)) and min(counts) >= 1
+        if self.size not in SIZES or self.crop % (8 * PATCH) or not positive or not 0 <= self.seed <= SEED_MAX:
             raise InputError(
                 f"size {self.size!r}, crop {self.crop}, batch {self.batch}, steps {self.steps}, minutes {self.minutes}, "
-                f"slice_minutes {self.slice_minutes}, lr {self.lr}, finish_lr {self.finish_lr}: size is one of "
-                f"{', '.join(SIZES)}, crop a multiple of {8 * PATCH}, the rest positive"
+                f"slice_minutes {self.slice_minutes}, lr {self.lr}, finish_lr {self.finish_lr}, seed {self.seed}: size is "
+                f"one of {', '.join(SIZES)}, crop a multiple of {8 * PATCH}, seed 0 to {SEED_MAX}, the rest positive"
             )
+        if (
+            self.preview is not None
+            and Image.registered_extensions().get(self.preview.suffix.lower()) not in Image.SAVE
+        ):
+            raise InputError(f"preview {self.preview}: no format writes {self.preview.suffix or 'that'}; name a .png")
         if (self.finish_alone or self.finish_lr is not None) and not SIZES[self.size].finish:
             raise InputError(f"size {self.size!r} has no convolutions at full resolution to train; try --size m")
 
@@ -198,7 +209,7 @@ class Run:
         gained = {"steps": self.pace.step, "pixels": seen, "seconds": self.pace.seconds}
         total = {k: self.facts[k] + v for k, v in gained.items()}
         checkpoint.save(self.out, self.average.state, {**self.facts, **total, "progress": min(self.pace.done, 1.0)})
-        if self.options.preview and large(self.held):
+        if self.options.preview:
             preview_picture(self.model, large(self.held)[0], self.options.preview)
 
     def place(self) -> dict[str, float]:
@@ -208,10 +219,11 @@ class Run:
         return [] if self.group.rank else self.average.points(self.model, self.held, fake)
 
     def go(self) -> None:
-        """Steps until the schedule or the slice is over; Ctrl-C keeps what was learned."""
+        """Steps until the schedule or the slice is over; Ctrl-C and SIGTERM keep what was learned."""
         pace, meter = self.pace, Meter()
         try:
-            with Progress(console=Console(stderr=True), disable=self.group.rank > 0 or not sys.stderr.isatty()) as bar:
+            hidden = self.group.rank > 0 or not sys.stderr.isatty()
+            with as_on_ctrl_c(), Progress(console=Console(stderr=True), disable=hidden) as bar:
                 task = bar.add_task(f"train {self.options.size}", total=1.0)
                 while pace.goes_on():
                     self.step(meter)
@@ -261,8 +273,16 @@ def prepare(data_dir: Path, out: Path, options: Options, group: Group, began: fl
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    checkpoint.ready(out)
+    checkpoint.ready(*(path for path in (out, options.log, options.preview) if path))
+    if options.resume and out.is_file() and (found := checkpoint.size_of(out)) != options.size:
+        raise InputError(
+            f"{out} holds a model of size {found!r}, not {options.size!r}; give --size {found}, or another -o"
+        )
     images, held = data.load(data_dir, options.crop, group.device)
+    if options.preview and not large(held):
+        raise InputError(
+            f"preview {options.preview}: no held-out picture of at least {EVALUATED}x{EVALUATED} in {data_dir}; leave it out"
+        )
     pictures = data.Pictures(images)
     images.clear()  # the pictures are there once
     model = ImageModel(SIZES[options.size]).to(group.device)

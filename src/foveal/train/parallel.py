@@ -82,10 +82,16 @@ def device_of(name: str) -> torch.device:
 @contextmanager
 def joined(device: str) -> Iterator[Group]:
     """The group that the environment names, on ``device`` (auto, cpu, cuda or cuda:N); left at the end."""
-    rank, local, world = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)))
+    told = {k: os.environ.get(k, d) for k, d in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))}
+    if not all(value.isdecimal() for value in told.values()):
+        raise InputError(f"{told}: numbers are expected; start the processes with torchrun")
+    rank, local, world = map(int, told.values())
     where = device_of(f"cuda:{local}" if world > 1 and device_of(device).type == "cuda" else device)
     if world > 1:
-        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+        except (ValueError, RuntimeError) as e:
+            raise InputError(f"the {world} processes do not find each other ({e}); start them with torchrun") from e
     try:
         yield Group(where, rank, world)
     finally:

@@ -49,7 +49,6 @@ class Log:
     def __call__(self, **row: object) -> None:
         line = json.dumps(row)
         if self.path and self.first:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as f:
                 f.write(line + "\n")
         if self.first and (not self.path or sys.stderr.isatty()):

@@ -110,9 +110,12 @@ def read_clips(folder: Path, hold_out: str) -> tuple[list[list[Planes]], list[li
     train: list[list[Planes]] = []
     held: list[list[Planes]] = []
     for path in paths:
-        with pyav().open(str(path)) as container:
-            decoded = (f for f in container.decode(video=0) if f.format.name in ("yuv420p", "yuvj420p"))
-            clip = [planes_of(f) for f in islice(decoded, LONGEST)]
+        try:
+            with pyav().open(str(path)) as container:
+                decoded = (f for f in container.decode(video=0) if f.format.name in ("yuv420p", "yuvj420p"))
+                clip = [planes_of(f) for f in islice(decoded, LONGEST)]
+        except (pyav().error.FFmpegError, OSError, IndexError) as e:  # IndexError: no video stream
+            raise InputError(f"{path}: not a clip to train on ({e}); mend or remove it") from e
         if not clip:
             continue
         height, width = clip[0].y.shape

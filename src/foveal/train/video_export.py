@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from foveal import registry
 from foveal.errors import InputError, UnknownModelError
 from foveal.train import checkpoint
 from foveal.video import attention_sr
@@ -47,7 +48,7 @@ def publish(checkpoints: list[Path], out: Path | None = None) -> str:
     """Put checkpoints of one size, one for each mode, into the weights file of that size (or into ``out``).
 
     A mode that none of them has stays as the file holds it. Returns a line about what was written. Raises InputError if the
-    checkpoints are of different sizes.
+    checkpoints are of different sizes, or the file holds another one.
     """
     networks: dict[str, AttentionSR] = {}
     new: dict[str, object] = {}
@@ -62,13 +63,19 @@ def publish(checkpoints: list[Path], out: Path | None = None) -> str:
         )
     name = sizes[0]
     target = out or attention_sr.WEIGHTS / f"video-{name}.safetensors"
-    facts = facts_of(target) | {"size": name} | new
+    checkpoint.ready(target)
+    old = facts_of(target)
+    if old.get("size", name) != name:
+        raise InputError(f"{target} holds a model of size {old['size']!r}, not {name!r}; name another output")
+    facts = old | {"size": name} | new
     for mode in [m for m in MODES if m not in networks and target.is_file()]:
         try:
             networks[mode] = attention_sr.read_weights(target, name, mode)
         except UnknownModelError:
             continue  # it never held that mode
     attention_sr.save_weights(target, networks, facts)
+    if out is None:
+        registry.note_sum(target)
     attention_sr.load_weights.cache_clear()
     count = sum(n.parameters_count for n in networks.values())
     return f"{target.name}: {', '.join(sorted(networks))}, {count} numbers, {target.stat().st_size} bytes"

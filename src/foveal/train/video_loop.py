@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from foveal.train.pace import Pace, rate
 from foveal.train.parallel import Gradients, Group, device_of
 from foveal.train.precision import native_bf16
 from foveal.train.record import Average, Log, Meter
+from foveal.train.stopping import as_on_ctrl_c
 from foveal.train.video_evaluate import gains, table
 from foveal.train.video_losses import loss, plain, residual_of, restored, told, worth
 from foveal.train.video_unfold import begun, published, unfold
@@ -28,6 +30,7 @@ STRUCTURE_FROM = 2 / 3  # share of a run; from here on MS-SSIM and gradients cou
 FREEZE_FROM = 0.75  # share of a run; from here on the statistics of batch normalisation stay
 UNKNOWN_SHARE = 0.3  # of samples whose quality the network is not told
 LOG_EVERY, SAVE_EVERY = 100, 1000  # steps
+SEED_MAX = 2**32 - 1
 ALONE = Group(torch.device("cpu"))  # one process; its device is not used
 
 
@@ -98,16 +101,18 @@ def train(
     or from the weights of the package. ``device``: auto, cpu, cuda or cuda:N; pairs and their crops are there too.
     ``half_precision``: products in bfloat16; None: where the device multiplies it. ``compiled``: torch.compile, slow to
     start, then faster. ``structure_from``: share of the run from which MS-SSIM and gradients count too; 1 leaves them out.
-    Interrupting (Ctrl-C) keeps what was learned. Raises InputError for options out of range. Returns ``out``.
+    Interrupting (Ctrl-C, SIGTERM) keeps what was learned. Raises InputError for options out of range. Returns ``out``.
     """
     chosen = SIZES.get(size) if isinstance(size, str) else size
-    if chosen is None or mode not in MODES or crop < 16 or crop % 2 or min(batch, workers, steps or 1, minutes) <= 0:
+    numbers = (batch, workers, 1 if steps is None else steps, minutes, lr)
+    positive = all(math.isfinite(x) and x > 0 for x in numbers) and 0 <= seed <= SEED_MAX
+    if chosen is None or mode not in MODES or crop < 16 or crop % 2 or not positive:
         raise InputError(
             f"size {size!r}, mode {mode!r}, crop {crop}, batch {batch}, workers {workers}, steps {steps}, minutes "
-            f"{minutes}: size is one of {', '.join(SIZES)}, mode of {', '.join(MODES)}, crop even and at least 16, the "
-            "rest positive"
+            f"{minutes}, lr {lr}, seed {seed}: size is one of {', '.join(SIZES)}, mode of {', '.join(MODES)}, crop even and "
+            f"at least 16, seed 0 to {SEED_MAX}, the rest positive"
         )
-    checkpoint.ready(out, pool)
+    checkpoint.ready(*(path for path in (out, pool, log) if path))
     where = device_of(device)
     bf16 = native_bf16(where.type) if half_precision is None else half_precision
     torch.set_num_threads(threads or torch.get_num_threads())
@@ -141,7 +146,7 @@ def train(
         note(step=pace.step, seconds=round(pace.seconds, 1), gain_db=shown if more else shown.get("all"), **more)
 
     try:
-        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        with as_on_ctrl_c(), Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task(f"train {chosen.name} {mode}", total=1.0)
             while pace.goes_on():
                 network.train()

@@ -201,6 +201,7 @@ def save(path: Path, pairs: dict[str, Pairs]) -> None:
 
     temporary = path.with_name(path.name + ".part")
     save_file({f"{k}.{name}": t.contiguous() for k, p in pairs.items() for name, t in p.tensors().items()}, temporary)
+    temporary.chmod(0o644)  # safetensors writes for the owner alone
     temporary.replace(path)
 
 

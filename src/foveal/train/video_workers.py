@@ -37,7 +37,7 @@ class Order:
 
 
 def _make(order: Order) -> dict[str, Pairs]:
-    photographs = data.load(order.data_dir, SMALLEST, torch.device("cpu"), order.share)
+    photographs = data.load(order.data_dir, SMALLEST, torch.device("cpu"), order.share, "add larger pictures")
     return video_pairs.produce(photographs, order.clips, order.hold_out, order.count, order.seed, order.modes)
 
 
@@ -72,6 +72,7 @@ def produce(
 
     With other numbers of workers other pairs are made. Raises InputError as ``data.load`` and ``read_clips`` do.
     """
+    workers = min(workers, count)
     if workers == 1:
         return _make(Order(data_dir, clips, hold_out, count, seed, (0, 1), modes, Path()))
     with tempfile.TemporaryDirectory(prefix="foveal-pairs-") as folder, _one_thread_each():
