@@ -288,6 +288,20 @@ def test_importance_draws_three_panels(photo: Path) -> None:
         assert picture.width > 3 * 48
 
 
+def test_info_says_what_is_damaged(tmp_path: Path) -> None:
+    data = foveal.compress(draw(1, 96, 96), packets=4)
+    target = tmp_path / "a.fov"
+    target.write_bytes(data)
+    whole = run("info", target).stdout
+    assert "  packets   4\n" in whole and "bytes, damaged" not in whole
+    spoilt = bytearray(data)
+    spoilt[-40] ^= 1
+    target.write_bytes(spoilt)
+    told = run("info", target).stdout
+    assert "  packets   3 of 4\n" in told
+    assert [line.split()[0] for line in told.splitlines() if line.endswith("bytes, damaged")] == ["PCKT"]
+
+
 def test_compare_prints_figures_and_writes_a_picture(photo: Path, coded: Path) -> None:
     sheet = photo.with_name("sheet.png")
     result = run("compare", photo, coded, "-o", sheet, "--json")

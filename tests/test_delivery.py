@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,6 +49,7 @@ def test_packets_that_are_too_large_are_parted_without_loss() -> None:
     assert foveal.repack(arrived, packets=1) == one
 
 
+@pytest.mark.filterwarnings("ignore:.*did not arrive:foveal.FovealWarning")
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_subset_with_duplicates_and_damage_decodes_or_says_that_the_base_is_lost(
@@ -70,12 +73,50 @@ def test_any_subset_with_duplicates_and_damage_decodes_or_says_that_the_base_is_
 
 def test_a_lost_colour_profile_or_alpha_plane_does_not_take_the_picture(whole: bytes) -> None:
     sent = [m for m in foveal.pack(whole, mtu=300) if m[8] < 2]
-    file = foveal.unpack(sent)
+    with pytest.warns(foveal.FovealWarning, match="all datagrams of an alpha plane, .* did not arrive"):
+        file = foveal.unpack(sent)
     assert types(file)[:3] == ["HEAD", "BASE", "BAS2"] and types(file)[-2:] == ["PCKT", "IEND"]
     report = foveal.decode_report(file, on_loss="auto")
     assert report.image.mode == "RGBA" and np.asarray(report.image)[..., 3].min() == 255
     assert not report.concealed.any()
     assert "ALPH" in " ".join(report.damaged)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(2, "alpha"), (3, "iccp"), (4, "exif"), (5, "xmp")])
+def test_what_is_lost_beside_packets_is_told(whole: bytes, kind: int, name: str) -> None:
+    sent = foveal.pack(whole, mtu=300)
+    of_kind = [m for m in sent if m[8] == kind]
+    assert of_kind
+    told = "all datagrams" if len(of_kind) == 1 else f"1 of {len(of_kind)} datagrams of {name}"
+    with pytest.warns(foveal.FovealWarning, match=f"^{told}.* did not arrive; the file is without$"):
+        file = foveal.unpack([m for m in sent if m != of_kind[0]])
+    assert len(file) < len(whole)
+
+
+def test_a_lost_packet_alone_is_no_matter_of_warnings(whole: bytes) -> None:
+    sent = foveal.pack(whole, mtu=300, parity=0)
+    (lost,) = [m for m in sent if m[8] == 1][:1]
+    report = foveal.decode_report(foveal.unpack([m for m in sent if m != lost]), on_loss="auto")
+    assert report.packets_read == report.packets - 1
+
+
+def test_unknown_chunks_are_left_out_without_a_warning(whole: bytes) -> None:
+    chunk = b"\0\0\0\3noTe" + b"abc"
+    chunk += zlib.crc32(chunk[4:]).to_bytes(4, "big")
+    data = container.expand(whole)
+    assert foveal.unpack(foveal.pack(data[:-12] + chunk + data[-12:], mtu=300)) == foveal.unpack(
+        foveal.pack(data, mtu=300)
+    )
+
+
+def test_truncation_goes_on_with_what_is_small_when_a_packet_does_not_fit() -> None:
+    exif = b"II*\0" + bytes(40)
+    for options in ({"packets": 1}, {"mtu": 700}):
+        data = foveal.compress(picture().convert("RGB"), quality=90, exif=exif, **options)
+        cut = foveal.truncate(data, len(data) - 60)
+        assert len(cut) <= len(data) - 60
+        assert "eXIF" in types(cut) and container.read(cut, tolerant=True).exif == exif
+        assert types(cut).count("PCKT") == types(data).count("PCKT") - 1
 
 
 def test_truncation_keeps_the_most_important_and_never_more_than_asked(whole: bytes) -> None:
@@ -128,6 +169,15 @@ def test_arguments_of_another_kind_are_refused(whole: bytes) -> None:
         foveal.truncate(whole, "x")  # type: ignore[arg-type]
     with pytest.raises(foveal.InputError, match="list"):
         foveal.unpack(whole)  # type: ignore[arg-type]
+    for nothing in (None, 5, [None], ["a" * 40]):
+        with pytest.raises(foveal.InputError, match=r"datagrams? (is|are) given as \w+; give"):
+            foveal.unpack(nothing)  # type: ignore[arg-type]
+    for size in (float("nan"), "900"):
+        with pytest.raises(foveal.InputError, match="not a number of bytes"):
+            foveal.truncate(whole, size)  # type: ignore[arg-type]
+    assert foveal.truncate(whole, np.int64(2000)) == foveal.truncate(whole, 2000)  # type: ignore[arg-type]
+    sent = foveal.pack(whole, mtu=300, copies=np.float32(2))  # type: ignore[arg-type]
+    assert foveal.unpack(map(memoryview, sent)) == whole  # type: ignore[arg-type]
     with pytest.raises(foveal.InputError, match="model"):
         foveal.compress(np.zeros((8, 8), np.uint8), model=["s"])  # type: ignore[arg-type]
     assert foveal.pack(whole, mtu=np.int64(1200)) == foveal.pack(whole, mtu=1200)  # type: ignore[arg-type]

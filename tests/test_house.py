@@ -23,7 +23,8 @@ SHARED = {
     "foveal.header",
     "foveal.types",
     "foveal.taps",
-}  # plain types that everybody may use, fitted taps
+    "foveal.numerics",
+}  # plain types that everybody may use, fitted taps, torch as it must be set
 SHARED_IN_VIDEO = "foveal.video.types"  # and these that every video room may
 HALLS = {"foveal.image.codec", "foveal.video.codec"}
 WINGS = {

@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from numbers import Integral
+from numbers import Integral, Real
 
 from foveal.errors import CorruptError, InputError, LimitError
 
@@ -47,9 +47,9 @@ PACKET_OVERHEAD = OVERHEAD + _LENGTH.size  # for a packet, so that its parity fi
 
 @dataclass(frozen=True)
 class Datagram:
-    """One message. file: CRC-32 of the whole file. kind: BASE .. XMP. number: of this share. needed: shares that make
-    up the section, or a block of BASE or PARITY; for PACKET the packets of the file, of which none is needed. size: bytes
-    of the section, 0 for PACKET; for PARITY the packets of the file."""
+    """One message. file: CRC-32 of the file that all of them make. kind: BASE .. XMP. number: of this share. needed:
+    shares that make up the section, or a block of BASE or PARITY; for PACKET the packets of the file, of which none is
+    needed. size: bytes of the section, 0 for PACKET; for PARITY the packets of the file."""
 
     file: int
     kind: int
@@ -128,9 +128,11 @@ def join(messages: Iterable[bytes]) -> tuple[int, Sections]:
     """
     if isinstance(messages, (bytes, bytearray, memoryview)):
         raise InputError("datagrams are given as one piece of bytes; give a list with the bytes of each")
+    if not isinstance(messages, Iterable):
+        raise InputError(f"datagrams are given as {type(messages).__name__}; give a list with the bytes of each")
     found: dict[tuple[int, int], Datagram] = {}
     kinds: dict[int, Datagram] = {}
-    for datagram in filter(None, map(Datagram.from_bytes, messages)):
+    for datagram in filter(None, map(_parsed, messages)):
         old = found.setdefault((datagram.kind, datagram.number), datagram)
         first = kinds.setdefault(datagram.kind, datagram)
         other = next(iter(kinds.values()))
@@ -143,13 +145,19 @@ def join(messages: Iterable[bytes]) -> tuple[int, Sections]:
     return next(iter(kinds.values())).file, _sections(found, kinds)
 
 
+def _parsed(message: object) -> Datagram | None:
+    if not isinstance(message, (bytes, bytearray, memoryview)):
+        raise InputError(f"a datagram is given as {type(message).__name__}; give its bytes")
+    return Datagram.from_bytes(bytes(message))
+
+
 def check(mtu: int, copies: float = 1, parity: float = 0) -> None:
     """InputError when datagrams cannot be of this size, or the base not be sent so often, or with so much parity."""
     if not (isinstance(mtu, Integral) and MIN_MTU <= mtu <= MAX_MTU):
         raise InputError(f"mtu {mtu!r} is not a whole number of bytes in {MIN_MTU}..{MAX_MTU}")
-    if not (isinstance(copies, (int, float)) and 1 <= copies <= SHARES):
+    if not (isinstance(copies, Real) and 1 <= copies <= SHARES):
         raise InputError(f"copies {copies!r} is not a number in 1..{SHARES}")
-    if not (isinstance(parity, (int, float)) and 0 <= parity <= SHARES - 1):
+    if not (isinstance(parity, Real) and 0 <= parity <= SHARES - 1):
         raise InputError(f"parity {parity!r} is not a number of datagrams per packet in 0..{SHARES - 1}")
 
 

@@ -6,11 +6,13 @@ Whole chunks are moved, none is decoded, so this needs no torch; only `pack` doe
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable
+from numbers import Real
 
 from foveal import container, datagrams
-from foveal.errors import CorruptError, InputError
+from foveal.errors import CorruptError, FovealWarning, InputError
 
 _START = (b"HEAD", b"CLAS", b"BASE", *container.MORE, b"fILT")
 _REST = {datagrams.ICC: b"iCCP", datagrams.ALPHA: b"ALPH", datagrams.EXIF: b"eXIF", datagrams.XMP: b"xMP_"}
@@ -27,7 +29,7 @@ def truncate(data: bytes, size: int) -> bytes:
     does not hold header and base layer, or its first part if it has several, FormatError for what is no intact file.
     """
     chunks = _chunks(data)
-    if not isinstance(size, (int, float)):
+    if not (isinstance(size, Real) and size == size):
         raise InputError(f"size {size!r} is not a number of bytes")
     if len(data) <= size:
         return bytes(data)
@@ -45,13 +47,18 @@ def truncate(data: bytes, size: int) -> bytes:
     first = [i for i, (name, _) in enumerate(chunks) if name in _BEFORE_PACKETS]
     base = [i for i, (name, _) in enumerate(chunks) if name.encode() in container.MORE]
     others = [i for i, (name, _) in enumerate(chunks) if name not in needed and i not in {*base, *first, *packets}]
+    full = False
     for i in [*base, *first, *packets, *others]:
+        if full and i in packets:
+            continue
         length = len(file(kept | {i})) - (size - left) if short else len(chunks[i][1])  # a short file has few
         if length <= left:
             kept.add(i)
             left -= length
-        elif i in base or i in packets:
+        elif i in base:
             break
+        else:
+            full |= i in packets
     return file(kept)
 
 
@@ -86,17 +93,30 @@ def pack(data: bytes, *, mtu: int = 1200, copies: float = 2.25, parity: float = 
         contents.header.packets,
         {kind: body for kind, body in whole.items() if body},
     )
-    return [d.to_bytes() for d in datagrams.split(zlib.crc32(data), sections, mtu, copies, parity)]
+    return [d.to_bytes() for d in datagrams.split(zlib.crc32(_assembled(sections)), sections, mtu, copies, parity)]
 
 
 def unpack(messages: Iterable[bytes]) -> bytes:
     """A .fov file of any of its datagrams, in any order, with duplicates; damaged ones count as lost.
 
     The same bytes as were packed when all arrived, otherwise a file with packets missing (decode it with on_loss='auto'
-    or 'conceal'). InputError when they are none or of several files, CorruptError when too little of the base layer is
-    there.
+    or 'conceal'). FovealWarning when an alpha plane, a colour profile, EXIF or XMP is missing. InputError when they are
+    none or of several files, CorruptError when too little of the base layer is there.
     """
-    _, sections = datagrams.join(messages)
+    file, sections = datagrams.join(messages)
+    data = _assembled(sections)
+    container.read(data, tolerant=True)  # a file like any other, or the error that says why not
+    if zlib.crc32(data) != file:
+        lost = [words for words in sections.lost if not words.endswith("packets")]
+        if not sections.lost:
+            lost = ["all datagrams of an alpha plane, a colour profile, EXIF or XMP"]
+        if lost:
+            warnings.warn(f"{', '.join(lost)} did not arrive; the file is without", FovealWarning, stacklevel=2)
+    return data
+
+
+def _assembled(sections: datagrams.Sections) -> bytes:
+    """The file of these sections; CorruptError where they do not make one."""
     header = container.read(sections.base, tolerant=True).header
     if sections.packets and sections.count != header.packets:
         raise CorruptError(f"datagrams are of {sections.count} packets, the header of {header.packets}; send it again")
@@ -110,9 +130,7 @@ def unpack(messages: Iterable[bytes]) -> bytes:
     parts = [start[0][1], rest.pop(b"iCCP", b""), *(chunk for _, chunk in start[1:])]
     parts += [_chunk(b"PCKT", struct.pack(">H", number) + body) for number, body in sorted(sections.packets.items())]
     parts += [rest.get(type_, b"") for type_ in (b"ALPH", b"eXIF", b"xMP_")]
-    data = _in_form(container.is_short(sections.base), *parts, _chunk(b"IEND", b""))
-    container.read(data, tolerant=True)  # a file like any other, or the error that says why not
-    return data
+    return _in_form(container.is_short(sections.base), *parts, _chunk(b"IEND", b""))
 
 
 def _in_form(short: bool, *chunks: bytes) -> bytes:

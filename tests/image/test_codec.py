@@ -1,5 +1,6 @@
 """The whole image codec: every size and mode, targets, dropped patches, packets that are lost, and hostile files."""
 
+import io
 import struct
 import zlib
 from dataclasses import replace
@@ -156,6 +157,49 @@ def test_forced_choices(photo, options, kept):
     assert info.patches - info.dropped == kept
     assert info.alpha == (130 / kept if kept else float("inf"))
     assert shown(foveal.compress(photo, **options)).shape == photo.shape
+
+
+def test_every_colour_of_a_mask_but_black_counts(photo):
+    blue = np.zeros(photo.shape, np.uint8)
+    blue[:80, :96, 2] = 4  # black, as luma
+    half = Image.fromarray(blue[..., 2].astype(np.float32) / 8)
+    red = Image.new("P", photo.shape[1::-1])
+    red.putpalette([0, 0, 0, 2, 0, 0])
+    red.paste(1, (0, 0, 96, 80))
+    for given in (blue, Image.fromarray(blue), Image.fromarray(blue).convert("RGBA"), half, red):
+        assert foveal.inspect(foveal.compress(photo, mask=given)).dropped == 130 - 30
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        ([[1, 2], [3]], "cannot be read"),
+        (np.full((10, 13), 0.9), "holds float64; give whole numbers"),
+        (Image.new("F", (13, 10), 0.5), "holds float32; give whole numbers"),
+    ],
+)
+def test_masks_that_say_nothing(photo, mask, told):
+    with pytest.raises(InputError, match=told):
+        foveal.compress(photo, mask=mask)
+
+
+def test_a_damaged_mask(photo):
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "PNG")
+    with pytest.raises(InputError, match="the mask cannot be read"):
+        foveal.compress(photo, mask=Image.open(io.BytesIO(file.getvalue()[:3000])))
+
+
+@pytest.mark.parametrize("options", [{"quality": float("nan")}, {"quality": None}, {"quality": 1000}, {"model": [1]}])
+def test_importance_refuses_what_compress_refuses(photo, options):
+    for door in (foveal.importance, foveal.compress):
+        with pytest.raises(InputError, match=next(iter(options))):
+            door(photo, **options)
+
+
+def test_a_share_that_is_several(photo):
+    with pytest.raises(InputError, match="keep"):
+        foveal.compress(photo, keep=np.array([0.5, 0.2]))
 
 
 def test_masks(photo):

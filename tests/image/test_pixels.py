@@ -381,3 +381,41 @@ def test_a_cmyk_profile_is_not_kept_for_rgb():
     image = Image.new("CMYK", (1, 1))
     image.info["icc_profile"] = bytes(16) + b"CMYK" + bytes(108)
     assert metadata(image).icc is None
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_frames_of_a_damaged_file_are_a_typed_error(kind):
+    frames = [Image.fromarray(np.random.default_rng(n).integers(0, 256, (40, 48), np.uint8)) for n in range(3)]
+    file = io.BytesIO()
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+    whole, met = file.getvalue(), set()
+    for length in range(200, len(whole), 97):
+        try:
+            image = Image.open(io.BytesIO(whole[:length]))
+        except (OSError, SyntaxError):
+            continue
+        with pytest.raises((InputError, UnsupportedImageError)) as caught, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from_pillow(image)
+        met.add(str(caught.value).split(",")[0])
+    assert "the picture's frames cannot be counted" in met
+
+
+@pytest.mark.parametrize(("name", "value"), [("icc_profile", "text"), ("icc_profile", 7), ("exif", "text"), ("xmp", 3)])
+def test_metadata_of_another_type_in_a_file_is_left_out(name, value):
+    image = Image.new("RGB", (8, 8))
+    image.info[name] = value
+    with pytest.warns(FovealWarning, match=f"{name} is {type(value).__name__} in this file, and is left out"):
+        assert metadata(image) == (None, None, None)
+
+
+def test_a_clear_colour_of_another_type_is_a_typed_error():
+    image = Image.new("RGB", (8, 8))
+    image.info["transparency"] = "a comment of that name"
+    with pytest.raises(InputError, match=r"cannot be converted .*; convert the picture first"):
+        from_pillow(image)
+
+
+def test_xmp_that_is_no_text():
+    with pytest.raises(InputError, match="xmp is no text"):
+        metadata(None, xmp="\ud800")

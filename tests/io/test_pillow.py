@@ -180,6 +180,34 @@ def test_damage_is_a_typed_error():
                 Image.open(io.BytesIO(spoilt))
 
 
+def test_a_file_that_comes_in_pieces_is_parsed(tmp_path):
+    data = saved(smooth("RGB", (40, 30)))
+    for size in (1, 16, 64, len(data)):
+        parser = ImageFile.Parser()
+        for start in range(0, len(data), size):
+            parser.feed(data[start : start + size])
+        assert parser.close().size == (40, 30)
+
+
+@pytest.mark.parametrize("action", ["load", "verify"])
+def test_a_closed_file_is_a_typed_error(tmp_path, action):
+    (tmp_path / "a.fov").write_bytes(saved(smooth("RGB", (20, 20))))
+    image = Image.open(tmp_path / "a.fov")
+    image.close()
+    with pytest.raises(foveal.InputError, match="was closed before its pixels were read; open it again"):
+        getattr(image, action)()
+
+
+def test_truncated_files_are_loaded_where_pillow_is_told_to(monkeypatch):
+    data = saved(smooth("RGB", (64, 64)), packets=4)
+    cut = data[: len(data) - 30]
+    with pytest.raises(TruncatedError):
+        Image.open(io.BytesIO(cut)).load()
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    shown = np.asarray(Image.open(io.BytesIO(cut)))
+    assert np.array_equal(shown, np.asarray(foveal.decompress(cut, on_loss="conceal")))
+
+
 def test_registered_under_its_names():
     assert Image.registered_extensions()[".fov"] == "FOVEAL"
     assert Image.MIME["FOVEAL"] == "image/x-foveal"

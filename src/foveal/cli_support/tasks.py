@@ -126,6 +126,12 @@ def describe_one(source: str, target: str, verify: bool, as_json: bool) -> str:
     return json_line(about) if as_json else _table(about, verify)
 
 
+def _packets(about: dict[str, Any]) -> str:
+    """How many packets the header tells of, and how many of them are there in one piece if not all are."""
+    there = sum(chunk["type"] == "PCKT" and chunk["crc_ok"] for chunk in about["chunks"])
+    return str(about["packets"]) if there == about["packets"] else f"{there} of {about['packets']}"
+
+
 def _table(about: dict[str, Any], verified: bool) -> str:
     """The facts of one file, a line each, then its chunks with their sizes."""
     patches, dropped = about["patches"], about["dropped"]
@@ -136,8 +142,8 @@ def _table(about: dict[str, Any], verified: bool) -> str:
         f"  size      {about['bytes']:,} bytes, {about['bpp']:.4f} bits per pixel",
         f"  model     {about['model']}, level {about['level']:.2f} (quality {about['quality']:.1f})",
         f"  patches   {patches}, dropped {dropped}, alpha {about['alpha']:.3f}",
-        f"  packets   {about['packets']}" + (f" in {about['layers']} layers" if about["layers"] > 1 else ""),
-        *(f"  {c['type']}      {c['bytes']:>9,} bytes" for c in about["chunks"]),
+        f"  packets   {_packets(about)}" + (f" in {about['layers']} layers" if about["layers"] > 1 else ""),
+        *(f"  {c['type']}      {c['bytes']:>9,} bytes{'' if c['crc_ok'] else ', damaged'}" for c in about["chunks"]),
     ]
     if verified:
         lines.append("  verified  every checksum is right")

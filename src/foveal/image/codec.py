@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveal import container, datagrams, registry
-from foveal.errors import FovealWarning, InputError
+from foveal.errors import FovealError, FovealWarning, InputError
 from foveal.header import Header
 from foveal.image import importance as ranking
 from foveal.image import pixels, quantize, viewing
@@ -27,12 +27,16 @@ from foveal.image.decoder import begin, check_whole, decode, salience_of
 from foveal.image.encoder import Encoder, Stream
 from foveal.image.network import Network
 from foveal.image.partition import Layout, TokenSymbols, base_payloads, layers_of
+from foveal.numerics import exact
 from foveal.types import DecodeReport, ImportanceMap
 
 WHOLE = (int, np.integer)
 NUMBER = (int, float, np.integer, np.floating)
+OPTIONS: dict[str, Any] = {"effort": 4, "target_bpp": None, "target_bytes": None, "target_psnr": None, "packets": 1,
+                           "tune": "psnr"}  # fmt: skip  # of those that importance() has not
 
 
+@exact()
 def compress(
     image: Any,
     *,
@@ -118,6 +122,7 @@ def decompress(data: bytes, *, on_loss: str = "error") -> Image.Image:
     return decode_report(data, on_loss=on_loss).image
 
 
+@exact()
 def decode_report(data: bytes, *, on_loss: str = "conceal") -> DecodeReport:
     """``decompress``, with what was lost and which patches are concealed."""
     if on_loss not in ("error", "conceal", "auto"):
@@ -139,6 +144,7 @@ def decode_report(data: bytes, *, on_loss: str = "conceal") -> DecodeReport:
     return DecodeReport(image, concealed, len(contents.packets) - len(useless), head.packets, damaged)
 
 
+@exact()
 def repack(data: bytes, *, packets: int | None = None, mtu: int | None = None, layers: int | None = None) -> bytes:
     """The same picture in other packets: so many, or as many as fit datagrams of ``mtu`` bytes; in so many ``layers``, or
     as many as it has. Its symbols are coded anew and decode to the same integers; dropped patches that the file holds
@@ -240,7 +246,7 @@ def choose(
     given = [
         n
         for n, v in (
-            ("keep", keep != "auto" or None),
+            ("keep", None if isinstance(keep, str) and keep == "auto" else True),
             ("threshold", threshold),
             ("alpha", alpha),
             ("mask", mask),
@@ -250,9 +256,8 @@ def choose(
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} are given together; choose one way to drop patches")
     if mask is not None:
-        array = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask)
-        return ranking.by_mask(array, *rgb.shape[:2])
-    if keep == "auto" and not given:
+        return ranking.by_mask(_mask(mask), *rgb.shape[:2])
+    if not given:
         return None
     for name, value in (("threshold", threshold), ("alpha", alpha)):
         if value is not None and not isinstance(value, NUMBER):
@@ -262,13 +267,14 @@ def choose(
         return ranking.by_threshold(means, threshold)
     if alpha is not None:
         return ranking.by_alpha(means, alpha)[0]
-    if keep == "all":
+    if isinstance(keep, str) and keep == "all":
         return np.ones(means.shape, np.uint8)
     if not isinstance(keep, NUMBER):
         raise InputError(f"keep {keep!r} is not 'auto', 'all' or a share in (0, 1]")
     return ranking.by_share(means, float(keep))[0]
 
 
+@exact()
 def importance(
     image: Any,
     *,
@@ -279,7 +285,9 @@ def importance(
     quality: float = 60,
     model: str = registry.DEFAULT,
 ) -> ImportanceMap:
-    """What the encoder sees of a picture: gradient, its mean per patch, and the classes ``compress`` would use."""
+    """What the encoder sees of a picture: gradient, its mean per patch, and the classes ``compress`` would use. InputError
+    and its kind as there."""
+    check_options(**OPTIONS | {"quality": quality, "model": model})
     rgb = samples(image)
     gradient = ranking.gradient(rgb)
     means = ranking.patch_means(gradient)
@@ -295,6 +303,22 @@ def importance(
     return ImportanceMap(
         gradient, means, classes, forced, kept / classes.size, ranking.ratio(classes.size, classes.size - kept)
     )
+
+
+def _mask(mask: Any) -> NDArray[np.generic]:
+    """A mask as an array. Of a Pillow picture every sample counts that is not black: luma would round dark colours off."""
+    try:
+        if not isinstance(mask, Image.Image):
+            return np.asarray(mask)
+        mask.load()
+        if mask.mode == "LA":
+            mask = mask.convert("L")
+        plain = mask.mode in ("1", "L", "F", "RGB", "RGBA") or mask.mode.startswith("I")
+        return np.asarray(mask if plain else mask.convert("RGB"))
+    except FovealError:
+        raise
+    except Exception as e:  # a ragged list, a damaged file: NumPy and Pillow raise whatever they meet
+        raise InputError(f"the mask cannot be read: {e}") from e
 
 
 def _pixels(image: Any) -> pixels.Pixels:
@@ -318,7 +342,7 @@ def _search(encoder: Encoder, fits: Any, above: bool) -> Stream:
 
 
 def _missed(message: str) -> None:
-    warnings.warn(message, FovealWarning, stacklevel=3)
+    warnings.warn(message, FovealWarning, stacklevel=4)
 
 
 def _psnr(encoder: Encoder, contents: container.Contents) -> float:
@@ -328,6 +352,7 @@ def _psnr(encoder: Encoder, contents: container.Contents) -> float:
     return float(10 * np.log10(255.0**2 / max(error, 1e-9)))
 
 
+@exact()
 def golden_digest(model: str = registry.DEFAULT) -> str:
     """SHA-256 (16 hex digits) of the coded streams and decoded integers of a synthetic picture: equal on every machine."""
     y, x = np.mgrid[0:150, 0:210]

@@ -86,6 +86,8 @@ def by_mask(mask: NDArray[np.generic], height: int, width: int) -> NDArray[np.ui
     if mask.shape == (h, w):
         if mask.dtype == np.bool_:
             return mask.astype(np.uint8)
+        if not np.issubdtype(mask.dtype, np.integer):
+            raise InputError(f"a grid of classes holds {mask.dtype}; give whole numbers 0..{CLASSES - 1}, or booleans")
         if mask.min() < 0 or mask.max() >= CLASSES:
             raise InputError(f"classes reach {mask.max()}; a grid of classes holds 0..{CLASSES - 1}")
         return mask.astype(np.uint8)

@@ -12,6 +12,7 @@ from foveal.header import DEFAULT_LIMITS
 from foveal.image import viewing
 from foveal.image.decoder import Decoding, begin, check_whole
 from foveal.image.network import Network
+from foveal.numerics import exact
 
 _EDGE = 12  # bytes of a chunk around its payload
 
@@ -53,12 +54,15 @@ class Decoder:
         """(h, w) uint8, 1 = a patch whose packet has not come (yet); None before the base layer is complete."""
         return viewing.concealed(self._decoding.lost, self._decoding.grid) if self._decoding else None
 
+    @exact()
     def feed(self, data: bytes) -> Image.Image | None:
         """Take more bytes; the picture when they make a better one, else None."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise InputError(f"expected bytes of a .fov file, got {type(data).__name__}")
         if self.finished and len(data) and self.on_loss == "error":
             raise CorruptError(f"{len(data)} bytes behind the end of the file; it should end there")
+        if self.finished:  # what follows the end is not kept
+            return None
         self._data += self._arriving.feed(bytes(data))
         if len(self._data) > DEFAULT_LIMITS.max_bytes:
             raise LimitError(f"the file is longer than {DEFAULT_LIMITS.max_bytes} bytes")
@@ -67,10 +71,11 @@ class Decoder:
             container.read_header(self._data[: len(container.SIGNATURE) + _EDGE + 24])
         while not (self._damaged or self.finished) and (chunk := self._next_chunk()):
             self._take(*chunk)
-        if not self.finished:
+        if not self.finished:  # else it is rendered
             self._render()
         return self._image if self._image is not before else None
 
+    @exact()
     def flush(self) -> Image.Image:
         """The picture of all that has come, which is taken to be all there is."""
         if not self.finished:

@@ -94,8 +94,12 @@ def from_pillow(image: Image.Image) -> Pixels:
     elif mode in ("YCbCr", "HSV", "LAB"):
         _warn(f"{mode} converted to RGB")
         image = image.convert("RGB")
-    plain = _plain_mode(image)
-    return from_array(np.asarray(image if image.mode == plain else image.convert(plain)))
+    try:
+        plain = _plain_mode(image)
+        image = image if image.mode == plain else image.convert(plain)
+    except Exception as fault:  # what a file says of its clear colour may be of any type
+        raise InputError(f"mode {image.mode} cannot be converted ({fault}); convert the picture first") from fault
+    return from_array(np.asarray(image))
 
 
 def from_array(array: NDArray[Any]) -> Pixels:
@@ -251,7 +255,10 @@ def metadata(
     tags = _plain_exif(info.get("exif") if exif is None else exif)
     profile = _plain_bytes("icc_profile", _profile(info) if icc_profile is None else icc_profile)
     packet = info.get("xmp") if xmp is None else xmp
-    packet = packet.encode() if isinstance(packet, str) else packet
+    try:
+        packet = packet.encode() if isinstance(packet, str) else packet
+    except UnicodeEncodeError as fault:
+        raise InputError(f"xmp is no text: {fault}; give bytes") from fault
     return Metadata(tags, profile, _plain_bytes("xmp", packet))
 
 
@@ -265,6 +272,9 @@ def _info(image: Image.Image) -> dict[str, Any]:
     """image.info, with what a file only tells once it is loaded, and the descriptive tags of a TIFF."""
     _load(image)
     info = {str(name): value for name, value in image.info.items()}
+    for name, kinds in (("exif", bytes), ("icc_profile", bytes), ("xmp", (bytes, str))):
+        if info.get(name) and not isinstance(info[name], kinds):  # a text of this name, a tag of another type
+            _warn(f"{name} is {type(info.pop(name)).__name__} in this file, and is left out")
     if not info.get("exif") and image.format in ("TIFF", "PNG"):
         try:
             info["exif"] = _descriptive_exif(image)
@@ -316,6 +326,8 @@ def _check_single(image: Image.Image) -> None:
         raise InputError(
             f"the picture's file is closed ({fault}), and its frames are not counted: pass image.copy()"
         ) from fault
+    except Exception as fault:  # and of a damaged file raises whatever it meets
+        raise InputError(f"the picture's frames cannot be counted, its file is damaged: {fault}") from fault
     if frames == 1:
         return
     if image.format in _PRIMARY_FIRST:

@@ -7,7 +7,8 @@
     Image.open("photo.png").save("photo.fov", quality=60)
 
 Opening reads the header and the metadata only; torch and the weights come in when pixels are asked for.
-Faults of a .fov file are raised as foveal errors, on opening or on loading.
+Faults of a .fov file are raised as foveal errors, on opening or on loading. With Pillow's LOAD_TRUNCATED_IMAGES lost
+packets are concealed instead.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import IO, Any, cast
 from PIL import Image, ImageFile
 
 from foveal.container import SIGNATURE, read, read_header, read_metadata
+from foveal.errors import InputError, TruncatedError
 
 __all__ = ["FORMAT", "MIME", "FovealImageFile", "register"]
 
@@ -30,6 +32,10 @@ SETTINGS = (
 )  # fmt: skip
 
 
+class CutHeader(TruncatedError, OSError):
+    """The file ends in its header. An OSError too, by which `ImageFile.Parser` knows that more is to come."""
+
+
 class FovealImageFile(ImageFile.ImageFile):
     """A .fov file as Pillow sees it: size, mode, ICC, EXIF and XMP at once, pixels on first use."""
 
@@ -39,8 +45,11 @@ class FovealImageFile(ImageFile.ImageFile):
 
     def _open(self) -> None:
         file = cast(Any, self.fp)
-        header = read_header(file)
-        found = read_metadata(file)
+        try:
+            header = read_header(file)
+            found = read_metadata(file)
+        except TruncatedError as fault:
+            raise CutHeader(str(fault)) from fault
         self._size = (header.width, header.height)
         self._mode = header.mode + ("A" if header.alpha else "")
         tags = found.exif and b"Exif\0\0" + found.exif
@@ -53,7 +62,8 @@ class FovealImageFile(ImageFile.ImageFile):
         if self._waiting:
             import foveal
 
-            self.im = foveal.decompress(self._all_bytes()).im
+            on_loss = "conceal" if ImageFile.LOAD_TRUNCATED_IMAGES else "error"
+            self.im = foveal.decompress(self._all_bytes(), on_loss=on_loss).im
             self._let_go()
         return super().load()
 
@@ -64,9 +74,10 @@ class FovealImageFile(ImageFile.ImageFile):
             self._let_go()
 
     def _all_bytes(self) -> bytes:
-        file = cast("IO[bytes]", self.fp)
-        file.seek(0)
-        return file.read()
+        if self.fp is None:
+            raise InputError("the picture's file was closed before its pixels were read; open it again")
+        self.fp.seek(0)
+        return self.fp.read()
 
     def _let_go(self) -> None:
         """Close the file if Pillow opened it."""

@@ -93,7 +93,7 @@ def load(
     if len(files) >= ENOUGH * share[1]:
         files = files[share[0] :: share[1]]
     with ThreadPoolExecutor() as threads:  # decoders let go of the interpreter
-        decoded = threads.map(lambda f: _decoded(*f, crop), files)
+        decoded = threads.map(lambda f: _decoded(f[0], f[1], crop), files)
     for (name, _), found in zip(files, decoded, strict=True):
         if found is None:
             continue
