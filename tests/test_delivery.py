@@ -73,7 +73,7 @@ def test_any_subset_with_duplicates_and_damage_decodes_or_says_that_the_base_is_
 
 def test_a_lost_colour_profile_or_alpha_plane_does_not_take_the_picture(whole: bytes) -> None:
     sent = [m for m in foveal.pack(whole, mtu=300) if m[8] < 2]
-    with pytest.warns(foveal.FovealWarning, match="all datagrams of an alpha plane, .* did not arrive"):
+    with pytest.warns(foveal.FovealWarning, match="the alpha plane did not arrive"):
         file = foveal.unpack(sent)
     assert types(file)[:3] == ["HEAD", "BASE", "BAS2"] and types(file)[-2:] == ["PCKT", "IEND"]
     report = foveal.decode_report(file, on_loss="auto")
@@ -87,10 +87,24 @@ def test_what_is_lost_beside_packets_is_told(whole: bytes, kind: int, name: str)
     sent = foveal.pack(whole, mtu=300)
     of_kind = [m for m in sent if m[8] == kind]
     assert of_kind
-    told = "all datagrams" if len(of_kind) == 1 else f"1 of {len(of_kind)} datagrams of {name}"
+    whole_name = "the alpha plane" if name == "alpha" else "a colour profile, EXIF or XMP"
+    told = whole_name if len(of_kind) == 1 else f"1 of {len(of_kind)} datagrams of {name}"
     with pytest.warns(foveal.FovealWarning, match=f"^{told}.* did not arrive; the file is without$"):
         file = foveal.unpack([m for m in sent if m != of_kind[0]])
     assert len(file) < len(whole)
+
+
+def test_a_lost_alpha_plane_is_told_beside_lost_packets(whole: bytes) -> None:
+    sent = [m for m in foveal.pack(whole, mtu=300, parity=0) if m[8] not in (2, 5)]
+    lost = next(m for m in sent if m[8] == 1)
+    with pytest.warns(foveal.FovealWarning, match="^the alpha plane did not arrive; the file is without$"):
+        foveal.unpack([m for m in sent if m != lost])
+
+
+def test_packets_that_are_all_lost_are_no_matter_of_warnings(whole: bytes) -> None:
+    file = foveal.unpack([m for m in foveal.pack(whole, mtu=300) if m[8] not in (1, 6)])
+    assert foveal.decode_report(file, on_loss="conceal").packets_read == 0
+    assert types(file)[-4:] == ["ALPH", "eXIF", "xMP_", "IEND"]
 
 
 def test_a_lost_packet_alone_is_no_matter_of_warnings(whole: bytes) -> None:

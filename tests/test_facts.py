@@ -167,6 +167,13 @@ def test_the_list_of_weights_is_that_of_the_installed_ones():
     assert registry.sums() == there and len(there) == 5
 
 
+def test_the_list_is_read_as_sha256sum_writes_it(weights):
+    lines = (weights / registry.SUMS).read_text().splitlines()
+    (weights / registry.SUMS).write_text("\n".join(line.replace("  ", " *") for line in lines) + "\n\n")
+    (weights / "._image-s.safetensors").write_bytes(b"what macOS leaves")
+    assert failed() == {}
+
+
 def test_new_weights_are_noted_beside_the_others(tmp_path):
     (tmp_path / registry.SUMS).write_text(f"{'0' * 64}  a.safetensors\n{'1' * 64}  c.safetensors\n")
     (tmp_path / "a.safetensors").write_bytes(b"a")

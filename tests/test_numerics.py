@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -76,6 +77,51 @@ def test_the_setting_comes_back_after_an_error() -> None:
         with pytest.raises(FovealError):
             foveal.decompress(b"no file at all, but long enough to be looked at")
         assert torch.is_autocast_enabled("cpu") and torch.get_default_dtype() == torch.float64
+
+
+def precisions() -> list[str]:
+    return [torch.backends.mkldnn.matmul.fp32_precision, torch.backends.mkldnn.conv.fp32_precision]
+
+
+def test_precision_is_full_inside_and_comes_back() -> None:
+    before = precisions()
+    with matmul_in_bf16():
+        assert precisions()[0] == "bf16"
+        with numerics.exact():
+            assert set(precisions()) <= {"none", "ieee"}
+        assert precisions()[0] == "bf16"
+    torch.backends.mkldnn.matmul.fp32_precision = "none"
+    try:
+        torch.backends.fp32_precision = "bf16"  # which the others inherit
+        with numerics.exact():
+            assert set(precisions()) == {"ieee"}
+        assert precisions() == ["bf16", "bf16"]
+    finally:
+        torch.backends.fp32_precision = "ieee"
+        assert precisions() == ["ieee", "ieee"]  # still inherited
+        torch.backends.fp32_precision = "none"
+        torch.backends.mkldnn.matmul.fp32_precision = before[0]
+
+
+def test_the_last_thread_puts_back_what_is_set_for_all() -> None:
+    entered, leave, seen = threading.Event(), threading.Event(), []
+
+    def second() -> None:
+        with numerics.exact():
+            entered.set()
+            leave.wait(10)
+            seen.append((torch.get_default_dtype(), precisions()[0]))
+
+    thread = threading.Thread(target=second)
+    with default_dtype(), matmul_in_bf16():
+        with numerics.exact():
+            thread.start()
+            assert entered.wait(10)
+        assert torch.get_default_dtype() == torch.float32  # the other is still inside
+        leave.set()
+        thread.join()
+        assert seen == [(torch.float32, "ieee")]
+        assert torch.get_default_dtype() == torch.float64
 
 
 def test_rounded_products_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

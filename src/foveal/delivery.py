@@ -100,19 +100,27 @@ def unpack(messages: Iterable[bytes]) -> bytes:
     """A .fov file of any of its datagrams, in any order, with duplicates; damaged ones count as lost.
 
     The same bytes as were packed when all arrived, otherwise a file with packets missing (decode it with on_loss='auto'
-    or 'conceal'). FovealWarning when an alpha plane, a colour profile, EXIF or XMP is missing. InputError when they are
-    none or of several files, CorruptError when too little of the base layer is there.
+    or 'conceal'). FovealWarning when an alpha plane, a colour profile, EXIF or XMP is missing; of the last three that is
+    only known if a part of them or all of the rest arrived. InputError when they are none or of several files, CorruptError
+    when too little of the base layer is there.
     """
     file, sections = datagrams.join(messages)
     data = _assembled(sections)
     container.read(data, tolerant=True)  # a file like any other, or the error that says why not
-    if zlib.crc32(data) != file:
-        lost = [words for words in sections.lost if not words.endswith("packets")]
-        if not sections.lost:
-            lost = ["all datagrams of an alpha plane, a colour profile, EXIF or XMP"]
-        if lost:
-            warnings.warn(f"{', '.join(lost)} did not arrive; the file is without", FovealWarning, stacklevel=2)
+    if zlib.crc32(data) != file and (lost := _lost_beside_packets(sections)):
+        warnings.warn(f"{', '.join(lost)} did not arrive; the file is without", FovealWarning, stacklevel=2)
     return data
+
+
+def _lost_beside_packets(sections: datagrams.Sections) -> list[str]:
+    """What is missing, in words, of a file that is not what was packed; nothing where packets alone may be."""
+    header = container.read(sections.base, tolerant=True).header
+    lost = [words for words in sections.lost if not words.endswith("packets")]
+    if header.alpha and datagrams.ALPHA not in sections.rest and not any(words.endswith("alpha") for words in lost):
+        lost.append("the alpha plane")
+    if not lost and len(sections.packets) == header.packets:
+        lost.append("a colour profile, EXIF or XMP, as it seems,")
+    return lost
 
 
 def _assembled(sections: datagrams.Sections) -> bytes:

@@ -85,7 +85,7 @@ def _files() -> list[Check]:
         listed = registry.sums()
     except FovealError as e:
         return [Check("list of weights", False, str(e))]
-    there = {path.name for path in registry.WEIGHTS.glob("*.safetensors")}
+    there = {path.name for path in registry.WEIGHTS.glob("[!.]*.safetensors")}
     return [
         _attempt(f"file {name}", lambda name=name: registry.check_sum(name, listed.get(name))[:16])
         for name in sorted({*listed, *there})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -94,7 +95,8 @@ def sums() -> dict[str, str]:
         lines = (WEIGHTS / SUMS).read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise UnknownModelError(f"the list of the weights' hashes cannot be read ({e}); reinstall foveal") from e
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    found = (line.split(maxsplit=1) for line in lines if line.strip())
+    return {words[-1].removeprefix("*"): words[0] for words in found}  # an asterisk: of sha256sum --binary
 
 
 def check_sum(file: str, expected: str | None) -> str:
@@ -115,6 +117,7 @@ def note_sum(file: Path) -> None:
     old = listed.read_text(encoding="ascii").splitlines() if listed.is_file() else []
     kept = [line for line in old if line.partition("  ")[2] != file.name]
     lines = sorted([*kept, f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}"], key=lambda x: x[66:])
-    part = listed.with_name(f"{SUMS}.part")
-    part.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+    part = listed.with_name(f"{SUMS}.{os.getpid()}.part")
+    part.write_text("".join(f"{line}\n" for line in lines), encoding="ascii", newline="\n")
+    part.chmod(0o644)
     part.replace(listed)

@@ -168,6 +168,8 @@ def test_every_colour_of_a_mask_but_black_counts(photo):
     red.paste(1, (0, 0, 96, 80))
     for given in (blue, Image.fromarray(blue), Image.fromarray(blue).convert("RGBA"), half, red):
         assert foveal.inspect(foveal.compress(photo, mask=given)).dropped == 130 - 30
+    grid = (blue[::16, ::16, 2] / 4).astype(np.float64)
+    assert foveal.inspect(foveal.compress(photo, mask=grid)).dropped == 130 - 30
 
 
 @pytest.mark.parametrize(
@@ -176,6 +178,8 @@ def test_every_colour_of_a_mask_but_black_counts(photo):
         ([[1, 2], [3]], "cannot be read"),
         (np.full((10, 13), 0.9), "holds float64; give whole numbers"),
         (Image.new("F", (13, 10), 0.5), "holds float32; give whole numbers"),
+        (np.full((10, 13), "a"), "mask is <U1; give booleans or numbers"),
+        (np.full((10, 13), 1j), "mask is complex128; give booleans or numbers"),
     ],
 )
 def test_masks_that_say_nothing(photo, mask, told):

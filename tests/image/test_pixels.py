@@ -419,3 +419,23 @@ def test_a_clear_colour_of_another_type_is_a_typed_error():
 def test_xmp_that_is_no_text():
     with pytest.raises(InputError, match="xmp is no text"):
         metadata(None, xmp="\ud800")
+
+
+def test_metadata_that_a_program_has_set_is_kept():
+    image, tags = Image.new("RGB", (8, 8)), Image.Exif()
+    tags[0x0112] = 6
+    image.info.update(exif=tags, icc_profile=bytearray(40), xmp=memoryview(b"<x/>"))
+    found = metadata(image)
+    assert found.icc == bytes(40) and found.xmp == b"<x/>"
+    assert found.exif == tags.tobytes().removeprefix(b"Exif\0\0")
+
+
+def test_short_memory_is_no_fault_of_the_picture(monkeypatch):
+    image = Image.new("P", (8, 8))
+
+    def convert(mode):
+        raise MemoryError
+
+    monkeypatch.setattr(image, "convert", convert)
+    with pytest.raises(MemoryError):
+        from_pillow(image)

@@ -196,6 +196,11 @@ def test_a_closed_file_is_a_typed_error(tmp_path, action):
     image.close()
     with pytest.raises(foveal.InputError, match="was closed before its pixels were read; open it again"):
         getattr(image, action)()
+    file = io.BytesIO((tmp_path / "a.fov").read_bytes())
+    image = Image.open(file)
+    file.close()
+    with pytest.raises(foveal.InputError, match="open it again"):
+        getattr(image, action)()
 
 
 def test_truncated_files_are_loaded_where_pillow_is_told_to(monkeypatch):

@@ -57,7 +57,8 @@ def here(tmp_path, monkeypatch, folder):
         ((*IMAGE, "--slice-minutes", "inf"), "slice_minutes inf"),
         ((*IMAGE, "--log", "pictures"), "pictures is a folder"),
         ((*IMAGE, "--log", "file/a.jsonl"), "its folder cannot be made"),
-        ((*IMAGE, "--preview", "a.xyz"), "no format writes .xyz"),
+        ((*IMAGE, "--preview", "a.xyz"), "of no kind that is written"),
+        ((*IMAGE, "--preview", "a.xbm"), "of no kind that is written"),
         ((*IMAGE, "--preview", "pictures/"), "preview pictures"),
         (("train", "image", "--data", "few", "-o", "a.sft", "--preview", "a.png"), "no held-out picture"),
         pytest.param(
@@ -91,6 +92,13 @@ def test_what_cannot_be_is_refused_before_the_work(here, monkeypatch, arguments,
 def test_a_checkpoint_is_for_others_to_read_and_leaves_no_trace_before(tmp_path):
     checkpoint.ready(tmp_path / "a.sft")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a.sft.part").write_text("of somebody else")
+    (tmp_path / "log").write_text("begun\n")
+    checkpoint.ready(tmp_path / "a.sft", added=[tmp_path / "log", tmp_path / "new"])
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a.sft.part": "of somebody else",
+        "log": "begun\n",
+    }
     checkpoint.save(tmp_path / "a.sft", {"x": torch.zeros(1)}, {})
     assert (tmp_path / "a.sft").stat().st_mode & 0o777 == 0o644
 
@@ -105,9 +113,24 @@ def cut(path):
     path.write_bytes(file.getvalue()[:2000])
 
 
+def write_shard(path):
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo("inside/a.png")
+        info.size = 5
+        tar.addfile(info, io.BytesIO(b"no pi"))
+
+
+def cut_shard(path):
+    write_shard(path)
+    path.write_bytes(path.read_bytes()[:40])
+
+
 @pytest.mark.parametrize(
     ("name", "write"),
     [
+        ("member.tar", write_shard),
+        ("gzip.tar", cut_shard),
+        ("manifest.csv", lambda path: path.write_text("file,source\na.png\n")),
         ("cut.png", cut),
         ("text.png", lambda path: path.write_text("no picture")),
         ("shard.tar", write_tar),
@@ -116,7 +139,7 @@ def cut(path):
 )
 def test_a_damaged_file_is_named(here, name, write):
     write(here / "few" / name)
-    with pytest.raises(InputError, match=rf"(?s){name}(:| cannot be read) .*; mend or remove it$"):
+    with pytest.raises(InputError, match=rf"(?s){name}(:|, a.png:| cannot be read) .*; mend or remove it$"):
         data.load(here / "few", 32, torch.device("cpu"))
 
 
@@ -137,6 +160,14 @@ def test_16_bits_are_trained_on_as_they_are_coded(tmp_path):
     (picture,) = train + held
     assert picture.shape == (3, 64, 64)
     assert abs(picture[0].numpy().astype(float) - deep / 257).max() <= 1
+
+
+def test_what_no_file_of_ours_holds_is_trained_on_all_the_same(tmp_path):
+    pages = [Image.new("CMYK", (40, 40), (0, 200, 0, 0)), Image.new("CMYK", (40, 40))]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    Image.fromarray(np.full((40, 40), 70_000, np.int32)).save(tmp_path / "deep.tif")
+    train, held = data.load(tmp_path, 32, torch.device("cpu"))
+    assert sorted(int(p[1, 0, 0]) for p in train + held) == [55, 255]
 
 
 def test_without_a_large_held_out_picture_there_are_no_points(model, images):
@@ -173,6 +204,16 @@ def test_sigterm_is_as_ctrl_c_in_the_body_alone():
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait(5)
     assert signal.getsignal(signal.SIGTERM) == before
+    saved = False
+    with as_on_ctrl_c():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(5)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGTERM)  # while what was learned is saved
+            saved = True
+    assert saved
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.fixture
@@ -207,7 +248,12 @@ def test_an_export_that_is_broken_off_leaves_what_was_installed(installed, tmp_p
 def test_an_export_is_installed_noted_and_kept(installed, tmp_path, model, folder, monkeypatch):
     checkpoint.save(tmp_path / "a.sft", model.state_dict(), {"size": "s", "steps": 7})
     monkeypatch.setattr(finish, "fitted_gain", lambda network, examples: torch.full_like(model.gain, 0.75))
-    assert finish.publish(tmp_path / "a.sft", folder, tmp_path / "kept" / "k.sft") == installed
+    mask = os.umask(0o077)
+    try:
+        assert finish.publish(tmp_path / "a.sft", folder, tmp_path / "kept" / "k.sft") == installed
+    finally:
+        os.umask(mask)
+    assert (installed.parent / registry.SUMS).stat().st_mode & 0o777 == 0o644
     assert registry.check_sum(installed.name, registry.sums()[installed.name])
     assert installed.stat().st_mode & 0o777 == 0o644
     facts = registry.load("s").facts
@@ -238,7 +284,7 @@ def test_networks_that_are_installed_are_noted(tmp_path, monkeypatch):
     monkeypatch.setattr(attention_sr, "WEIGHTS", tmp_path)
     monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
     video_checkpoint(tmp_path / "a.sft")
-    video_export.publish([tmp_path / "a.sft"])
+    video_export.publish([tmp_path / "a.sft"], tmp_path / "video-s.safetensors")
     assert list(registry.sums()) == ["video-s.safetensors"]
     assert registry.check_sum("video-s.safetensors", registry.sums()["video-s.safetensors"])
     with safe_open(tmp_path / "video-s.safetensors", "pt") as f:

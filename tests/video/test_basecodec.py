@@ -30,6 +30,9 @@ def test_this_pyav_has_every_encoder() -> None:
         {"codec": "x264", "preset": "fastest"},
         {"codec": "svtav1", "preset": 14},
         {"bits": 9},
+        {"crf": "20"},
+        {"bitrate": "800k"},
+        {"codec": ["x264"]},
         {"threads": 0},
         {"gop": 0},
     ],
@@ -71,7 +74,7 @@ def test_absent_encoder_is_named_with_those_there_are(monkeypatch: pytest.Monkey
 
 def test_missing_pyav_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(basecodec.MissingExtraError, match=r"PyAV.*foveal\[video\]"):
+    with pytest.raises(basecodec.MissingExtraError, match=r"PyAV.*pip install '.\[video\]'"):
         basecodec.available()
 
 

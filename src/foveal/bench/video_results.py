@@ -148,7 +148,9 @@ def _parse(path: Path, number: int, line: str) -> tuple[str, dict[str, Any]]:
     try:
         record = json.loads(line)
         kind = str(record.pop("kind"))
-        fits = kind == "video run" or {f.name for f in fields(KINDS[kind])} - {"source"} == set(record) - {"source"}
+        if kind == "point":
+            record.setdefault("source", "")
+        fits = kind == "video run" or {f.name for f in fields(KINDS[kind])} == set(record)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         fits = False
     if not fits:

@@ -315,7 +315,7 @@ def _mask(mask: Any) -> NDArray[np.generic]:
             mask = mask.convert("L")
         plain = mask.mode in ("1", "L", "F", "RGB", "RGBA") or mask.mode.startswith("I")
         return np.asarray(mask if plain else mask.convert("RGB"))
-    except FovealError:
+    except (FovealError, MemoryError):
         raise
     except Exception as e:  # a ragged list, a damaged file: NumPy and Pillow raise whatever they meet
         raise InputError(f"the mask cannot be read: {e}") from e

@@ -74,9 +74,11 @@ def by_alpha(means: NDArray[np.float32], alpha: float) -> tuple[NDArray[np.uint8
 
 
 def by_mask(mask: NDArray[np.generic], height: int, width: int) -> NDArray[np.uint8]:
-    """A mask of the picture's size, non-zero = important: patches with any such pixel are kept. An integer array of
-    the grid's own size is taken as the classes themselves."""
+    """A mask of the picture's size, non-zero = important: patches with any such pixel are kept. Whole numbers of the
+    grid's own size are taken as the classes themselves."""
     h, w = -(-height // PATCH), -(-width // PATCH)
+    if mask.dtype.kind not in "biuf":
+        raise InputError(f"mask is {mask.dtype}; give booleans or numbers")
     if mask.ndim == 3 and mask.shape[2]:
         mask = mask[..., :3].max(2)
     if mask.ndim != 2:
@@ -86,7 +88,7 @@ def by_mask(mask: NDArray[np.generic], height: int, width: int) -> NDArray[np.ui
     if mask.shape == (h, w):
         if mask.dtype == np.bool_:
             return mask.astype(np.uint8)
-        if not np.issubdtype(mask.dtype, np.integer):
+        if mask.dtype.kind == "f" and not (mask == np.rint(mask)).all():
             raise InputError(f"a grid of classes holds {mask.dtype}; give whole numbers 0..{CLASSES - 1}, or booleans")
         if mask.min() < 0 or mask.max() >= CLASSES:
             raise InputError(f"classes reach {mask.max()}; a grid of classes holds 0..{CLASSES - 1}")

@@ -54,7 +54,6 @@ class Decoder:
         """(h, w) uint8, 1 = a patch whose packet has not come (yet); None before the base layer is complete."""
         return viewing.concealed(self._decoding.lost, self._decoding.grid) if self._decoding else None
 
-    @exact()
     def feed(self, data: bytes) -> Image.Image | None:
         """Take more bytes; the picture when they make a better one, else None."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -75,7 +74,6 @@ class Decoder:
             self._render()
         return self._image if self._image is not before else None
 
-    @exact()
     def flush(self) -> Image.Image:
         """The picture of all that has come, which is taken to be all there is."""
         if not self.finished:
@@ -108,6 +106,7 @@ class Decoder:
             raise error
         self._damaged = True
 
+    @exact()
     def _take(self, type_: bytes, chunk: bytes) -> None:
         if type_ == b"IEND":
             self._finish()
@@ -127,6 +126,7 @@ class Decoder:
             if part.alpha:
                 self._contents, self._image = part, None
 
+    @exact()
     def _finish(self) -> None:
         """Judge the whole file by the rules of ``container.read``, and show it with all that belongs to it."""
         contents = container.read(bytes(self._data), tolerant=self.on_loss == "conceal")
@@ -143,7 +143,8 @@ class Decoder:
         """Make the picture, if it is not made; synthesise it only when there are new symbols."""
         if self._image is None and self._decoding and self._contents:
             if self._rgb is None:
-                self._rgb = viewing.show(self._decoding.network, self._decoding.so_far(), self._contents)
+                with exact():
+                    self._rgb = viewing.show(self._decoding.network, self._decoding.so_far(), self._contents)
             self._image = viewing.frame(self._rgb, self._contents)
 
     @staticmethod

@@ -97,6 +97,8 @@ def from_pillow(image: Image.Image) -> Pixels:
     try:
         plain = _plain_mode(image)
         image = image if image.mode == plain else image.convert(plain)
+    except MemoryError:
+        raise
     except Exception as fault:  # what a file says of its clear colour may be of any type
         raise InputError(f"mode {image.mode} cannot be converted ({fault}); convert the picture first") from fault
     return from_array(np.asarray(image))
@@ -271,9 +273,11 @@ def attach(image: Image.Image, exif: bytes | None, icc: bytes | None, xmp: bytes
 def _info(image: Image.Image) -> dict[str, Any]:
     """image.info, with what a file only tells once it is loaded, and the descriptive tags of a TIFF."""
     _load(image)
-    info = {str(name): value for name, value in image.info.items()}
-    for name, kinds in (("exif", bytes), ("icc_profile", bytes), ("xmp", (bytes, str))):
-        if info.get(name) and not isinstance(info[name], kinds):  # a text of this name, a tag of another type
+    info: dict[str, Any] = {str(name): value for name, value in image.info.items()}
+    for name, kinds in (("exif", (bytes, Image.Exif)), ("icc_profile", bytes), ("xmp", (bytes, str))):
+        if isinstance(info.get(name), bytearray | memoryview):
+            info[name] = bytes(info[name])
+        elif info.get(name) and not isinstance(info[name], kinds):  # a text of this name, a tag of another type
             _warn(f"{name} is {type(info.pop(name)).__name__} in this file, and is left out")
     if not info.get("exif") and image.format in ("TIFF", "PNG"):
         try:
@@ -326,6 +330,8 @@ def _check_single(image: Image.Image) -> None:
         raise InputError(
             f"the picture's file is closed ({fault}), and its frames are not counted: pass image.copy()"
         ) from fault
+    except MemoryError:
+        raise
     except Exception as fault:  # and of a damaged file raises whatever it meets
         raise InputError(f"the picture's frames cannot be counted, its file is damaged: {fault}") from fault
     if frames == 1:

@@ -74,7 +74,7 @@ class FovealImageFile(ImageFile.ImageFile):
             self._let_go()
 
     def _all_bytes(self) -> bytes:
-        if self.fp is None:
+        if self.fp is None or self.fp.closed:
             raise InputError("the picture's file was closed before its pixels were read; open it again")
         self.fp.seek(0)
         return self.fp.read()

@@ -1,6 +1,8 @@
 """Training state in one safetensors file: float weights, moving average, nothing else. Restarts need no optimiser."""
 
 import json
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,22 +13,31 @@ from torch import Tensor, nn
 from foveal.errors import InputError
 
 
-def ready(*paths: Path) -> None:
-    """Make the folders of files that are to be written after hours of work, and see that they can be. InputError where
-    that is not so."""
-    for path in paths:
+def ready(*paths: Path, added: Iterable[Path] = ()) -> None:
+    """Make the folders of files that are to be written after hours of work, and see that they can be: ``paths`` through
+    a temporary file beside each, ``added`` in place. InputError where that is not so."""
+    for path in (*paths, *added):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise InputError(f"{path}: its folder cannot be made ({e}); name another output") from e
         if path.is_dir():
             raise InputError(f"{path} is a folder; name a file")
-        temporary = _beside(path)
         try:
-            temporary.touch()
-            temporary.unlink(missing_ok=True)  # another process of the run may have been faster
+            if path in paths:
+                tempfile.TemporaryFile(dir=path.parent).close()
+            else:
+                _try_adding(path)
         except OSError as e:
             raise InputError(f"{path} cannot be written ({e.strerror or e}); name another output") from e
+
+
+def _try_adding(path: Path) -> None:
+    new = not path.exists()
+    with path.open("ab"):
+        pass
+    if new:
+        path.unlink()
 
 
 def save(path: Path, state: dict[str, Tensor], facts: dict[str, object]) -> None:

@@ -3,9 +3,12 @@
 import csv
 import hashlib
 import io
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from foveal.errors import FovealError, InputError
+from foveal.errors import FovealError, InputError, UnsupportedImageError
 from foveal.image.pixels import from_pillow
 
 ENOUGH = 8  # pictures for each of those that share; of fewer, all have all
@@ -29,44 +32,52 @@ def _sources(folder: Path) -> dict[str, str]:
         return {}
     try:
         with manifest.open(newline="") as f:
-            return {row["file"]: row["source"] for row in csv.DictReader(f)}
+            found = {row["file"]: row["source"] for row in csv.DictReader(f)}
+        if None in found.values():
+            raise ValueError("a row is too short")
+        return found
     except (OSError, KeyError, ValueError, csv.Error) as e:
         raise InputError(f"{manifest}: not a table with the columns file and source ({e!r}); mend or remove it") from e
 
 
-def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of every picture, in the folder or in its shards."""
+def _files(folder: Path) -> Iterator[tuple[str, bytes, Path]]:
+    """(name, bytes, file or shard) of every picture, in the folder or in its shards."""
     for path in sorted(folder.iterdir()):
         try:
             if path.suffix == ".tar" and path.is_file():
                 yield from _members(path)
             elif _is_picture(path) and path.is_file():
-                yield path.name, path.read_bytes()
-        except (OSError, tarfile.TarError) as e:
+                yield path.name, path.read_bytes(), path
+        except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as e:
             raise InputError(f"{path} cannot be read ({e}); mend or remove it") from e
 
 
-def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
+def _members(shard: Path) -> Iterator[tuple[str, bytes, Path]]:
     with tarfile.open(shard) as tar:
         for member in tar:
             stream = tar.extractfile(member)
             if stream is not None and _is_picture(Path(member.name)):
-                yield Path(member.name).name, stream.read()
+                yield Path(member.name).name, stream.read(), shard
 
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def _decoded(name: str, data: bytes, least: int) -> NDArray[np.uint8] | None:
-    """(H, W, 3) uint8; None if a side is below ``least``. Modes of more than 8 bits and the like as the codec reads them."""
+def _decoded(name: str, data: bytes, where: Path, least: int) -> NDArray[np.uint8] | None:
+    """(H, W, 3) uint8; None if a side is below ``least``. Modes of more than 8 bits and the like as the codec reads them,
+    if it does."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             if min(image.size) < least:
                 return None
-            return np.array(image.convert("RGB")) if image.mode in PLAIN else from_pillow(image).rgb
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, FovealError) as e:
-        raise InputError(f"{name}: not a picture to train on ({e}); mend or remove it") from e
+            with suppress(UnsupportedImageError):  # of several frames, say, of which the first is as good
+                if image.mode not in PLAIN:
+                    return from_pillow(image).rgb
+            return np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError, FovealError) as e:
+        what = name if where.name == name else f"{where.name}, {name}"
+        raise InputError(f"{what}: not a picture to train on ({e}); mend or remove it") from e
 
 
 def load(
@@ -93,8 +104,8 @@ def load(
     if len(files) >= ENOUGH * share[1]:
         files = files[share[0] :: share[1]]
     with ThreadPoolExecutor() as threads:  # decoders let go of the interpreter
-        decoded = threads.map(lambda f: _decoded(f[0], f[1], crop), files)
-    for (name, _), found in zip(files, decoded, strict=True):
+        decoded = threads.map(lambda f: _decoded(f[0], f[1], f[2], crop), files)
+    for (name, *_), found in zip(files, decoded, strict=True):
         if found is None:
             continue
         pixels = torch.from_numpy(found).to(device).permute(2, 0, 1).contiguous()

@@ -92,6 +92,7 @@ def finish(weights: Path, name: str, images: list[Tensor], more: dict[str, objec
         _complete(weights, name, images, more or {}, out)
         part = target.with_name(target.name + ".part")
         shutil.copyfile(out, part)
+        part.chmod(0o644)  # for others to read, whatever the umask
         part.replace(target)
     registry.note_sum(target)
     return target

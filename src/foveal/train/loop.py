@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,12 @@ class Options:
                 f"slice_minutes {self.slice_minutes}, lr {self.lr}, finish_lr {self.finish_lr}, seed {self.seed}: size is "
                 f"one of {', '.join(SIZES)}, crop a multiple of {8 * PATCH}, seed 0 to {SEED_MAX}, the rest positive"
             )
-        if (
-            self.preview is not None
-            and Image.registered_extensions().get(self.preview.suffix.lower()) not in Image.SAVE
-        ):
-            raise InputError(f"preview {self.preview}: no format writes {self.preview.suffix or 'that'}; name a .png")
+        if self.preview is not None:
+            kind = Image.registered_extensions().get(self.preview.suffix.lower(), "none")
+            try:
+                Image.new("RGB", (1, 1)).save(BytesIO(), kind)
+            except (OSError, KeyError, ValueError) as e:
+                raise InputError(f"preview {self.preview} is of no kind that is written; name a .png") from e
         if (self.finish_alone or self.finish_lr is not None) and not SIZES[self.size].finish:
             raise InputError(f"size {self.size!r} has no convolutions at full resolution to train; try --size m")
 
@@ -221,27 +223,28 @@ class Run:
     def go(self) -> None:
         """Steps until the schedule or the slice is over; Ctrl-C and SIGTERM keep what was learned."""
         pace, meter = self.pace, Meter()
-        try:
-            hidden = self.group.rank > 0 or not sys.stderr.isatty()
-            with as_on_ctrl_c(), Progress(console=Console(stderr=True), disable=hidden) as bar:
-                task = bar.add_task(f"train {self.options.size}", total=1.0)
-                while pace.goes_on():
-                    self.step(meter)
-                    bar.update(task, completed=pace.done)
-                    if pace.step % LOG_EVERY == 0:
-                        means, seconds = meter.read(LOG_EVERY)
-                        how = self.speed.row(self.batch * self.options.crop**2, seconds, self.group.world)
-                        self.note(**self.place(), **means, **how)
-                    if pace.step % SAVE_EVERY == 0:
-                        self.group.check_equal(self.model)
-                        self.save()
-                        self.note(step=pace.step, points=self.points(self.hard))
-            self.group.check_equal(self.model)
-        except KeyboardInterrupt:
-            self.note(step=pace.step, interrupted=True)
-        self.save()
-        over = {"final": True, "points": self.points(True)} if pace.done >= 1 - 1e-9 else {"paused": True}
-        self.note(**self.place(), **over)
+        with as_on_ctrl_c():
+            try:
+                hidden = self.group.rank > 0 or not sys.stderr.isatty()
+                with Progress(console=Console(stderr=True), disable=hidden) as bar:
+                    task = bar.add_task(f"train {self.options.size}", total=1.0)
+                    while pace.goes_on():
+                        self.step(meter)
+                        bar.update(task, completed=pace.done)
+                        if pace.step % LOG_EVERY == 0:
+                            means, seconds = meter.read(LOG_EVERY)
+                            how = self.speed.row(self.batch * self.options.crop**2, seconds, self.group.world)
+                            self.note(**self.place(), **means, **how)
+                        if pace.step % SAVE_EVERY == 0:
+                            self.group.check_equal(self.model)
+                            self.save()
+                            self.note(step=pace.step, points=self.points(self.hard))
+                self.group.check_equal(self.model)
+            except KeyboardInterrupt:
+                self.note(step=pace.step, interrupted=True)
+            self.save()
+            over = {"final": True, "points": self.points(True)} if pace.done >= 1 - 1e-9 else {"paused": True}
+            self.note(**self.place(), **over)
 
 
 def train(data_dir: Path, out: Path, **options: Any) -> Path:
@@ -273,7 +276,8 @@ def prepare(data_dir: Path, out: Path, options: Options, group: Group, began: fl
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    checkpoint.ready(*(path for path in (out, options.log, options.preview) if path))
+    if not group.rank:  # the only one that writes
+        checkpoint.ready(out, added=[path for path in (options.log, options.preview) if path])
     if options.resume and out.is_file() and (found := checkpoint.size_of(out)) != options.size:
         raise InputError(
             f"{out} holds a model of size {found!r}, not {options.size!r}; give --size {found}, or another -o"

@@ -74,7 +74,7 @@ def publish(checkpoints: list[Path], out: Path | None = None) -> str:
         except UnknownModelError:
             continue  # it never held that mode
     attention_sr.save_weights(target, networks, facts)
-    if out is None:
+    if target.parent.resolve() == registry.WEIGHTS.resolve():
         registry.note_sum(target)
     attention_sr.load_weights.cache_clear()
     count = sum(n.parameters_count for n in networks.values())

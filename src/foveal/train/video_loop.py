@@ -112,7 +112,7 @@ def train(
             f"{minutes}, lr {lr}, seed {seed}: size is one of {', '.join(SIZES)}, mode of {', '.join(MODES)}, crop even and "
             f"at least 16, seed 0 to {SEED_MAX}, the rest positive"
         )
-    checkpoint.ready(*(path for path in (out, pool, log) if path))
+    checkpoint.ready(out, pool, added=[log] if log else [])
     where = device_of(device)
     bf16 = native_bf16(where.type) if half_precision is None else half_precision
     torch.set_num_threads(threads or torch.get_num_threads())
@@ -145,32 +145,33 @@ def train(
         shown = table(gains(averaged(average.state, chosen, mode), held), held) if held else {}
         note(step=pace.step, seconds=round(pace.seconds, 1), gain_db=shown if more else shown.get("all"), **more)
 
-    try:
-        with as_on_ctrl_c(), Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task(f"train {chosen.name} {mode}", total=1.0)
-            while pace.goes_on():
-                network.train()
-                if pace.done >= FREEZE_FROM:
-                    freeze_norms(network)
-                for group in optimiser.param_groups:
-                    group["lr"] = rate(pace.done, pace.step, lr, WARMUP, floor=0.0)
-                now = next(source)
-                shown = restored(network, now, told(now, UNKNOWN_SHARE), bf16, residual)
-                value = loss(shown, now.target, pace.done >= structure_from, worth(now, mode))
-                torch.autograd.backward(value)
-                norm = gradients.settle(ALONE)
-                optimiser.step()
-                gradients.clear()
-                pace.advance()
-                average.update(pace.step)
-                meter.add(value.detach(), norm)
-                bar.update(task, completed=pace.done)
-                if pace.step % LOG_EVERY == 0:
-                    means, _ = meter.read(LOG_EVERY)
-                    note(step=pace.step, done=round(pace.done, 4), seconds=round(pace.seconds, 1), **means)
-                if pace.step % SAVE_EVERY == 0:
-                    keep()
-    except KeyboardInterrupt:
-        note(step=pace.step, interrupted=True)
-    keep(final=True)
+    with as_on_ctrl_c():
+        try:
+            with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+                task = bar.add_task(f"train {chosen.name} {mode}", total=1.0)
+                while pace.goes_on():
+                    network.train()
+                    if pace.done >= FREEZE_FROM:
+                        freeze_norms(network)
+                    for group in optimiser.param_groups:
+                        group["lr"] = rate(pace.done, pace.step, lr, WARMUP, floor=0.0)
+                    now = next(source)
+                    shown = restored(network, now, told(now, UNKNOWN_SHARE), bf16, residual)
+                    value = loss(shown, now.target, pace.done >= structure_from, worth(now, mode))
+                    torch.autograd.backward(value)
+                    norm = gradients.settle(ALONE)
+                    optimiser.step()
+                    gradients.clear()
+                    pace.advance()
+                    average.update(pace.step)
+                    meter.add(value.detach(), norm)
+                    bar.update(task, completed=pace.done)
+                    if pace.step % LOG_EVERY == 0:
+                        means, _ = meter.read(LOG_EVERY)
+                        note(step=pace.step, done=round(pace.done, 4), seconds=round(pace.seconds, 1), **means)
+                    if pace.step % SAVE_EVERY == 0:
+                        keep()
+        except KeyboardInterrupt:
+            note(step=pace.step, interrupted=True)
+        keep(final=True)
     return out

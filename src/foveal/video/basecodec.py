@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -80,11 +81,14 @@ class EncoderSettings:
     threads: int = THREADS
 
     def __post_init__(self) -> None:
-        if self.codec not in ENCODERS:
+        if not isinstance(self.codec, str) or self.codec not in ENCODERS:
             raise InputError(f"codec {self.codec!r}: one of {', '.join(ENCODERS)}")
         if self.crf is not None and self.bitrate is not None:
             raise InputError(f"crf {self.crf:g} and bitrate {self.bitrate}: give one of the two")
         encoder = self.encoder
+        for name in ("crf", "bitrate"):
+            if not isinstance(value := getattr(self, name), Real | None):
+                raise InputError(f"{name} {value!r} is not a number")
         for name in ("crf", "bitrate", "preset") if encoder.crf is None else ():
             if (value := getattr(self, name)) is not None:
                 raise InputError(f"{name} {value}: {self.codec} is lossless; leave it out, or take another codec")

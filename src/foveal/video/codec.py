@@ -106,8 +106,8 @@ def restore(
 
 
 def _result_settings(codec: str, crf: float | None) -> EncoderSettings:
-    usual = None if codec in ENCODERS and ENCODERS[codec].crf is None else RESULT_CRF
-    return EncoderSettings(codec, usual if crf is None else crf)
+    lossless = isinstance(codec, str) and codec in ENCODERS and ENCODERS[codec].crf is None
+    return EncoderSettings(codec, RESULT_CRF if crf is None and not lossless else crf)
 
 
 def models() -> list[VideoModelInfo]:
