@@ -262,3 +262,9 @@ def test_sound_may_outlast_the_pictures(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     with Reader(tmp_path / "out.mkv") as reader:
         assert reader.skip(100) == 50
+
+
+def test_the_usual_codec_does_not_take_a_suffix_over_that_it_cannot_write(tmp_path: Path) -> None:
+    assert clips.pairs(["a.mov"], None, "-small", None, (".mov",)) == [("a.mov", "a-small.mkv")]
+    assert clips.pairs(["a.mov"], None, "-small", None) == [("a.mov", "a-small.mov")]
+    assert clips.pairs(["a.mp4"], None, "-small", None, (".mov",)) == [("a.mp4", "a-small.mp4")]

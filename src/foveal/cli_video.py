@@ -46,7 +46,7 @@ def encode(
                "target_vmaf": target_vmaf, "preset": preset, "bits": bits, "model": model,
                "side_information": side_info}  # fmt: skip
     task = partial(opt.encode_one, options=options, watched=jobs == 1)
-    work.run_each(opt.pairs(inputs, output, "-small", None), task, jobs)
+    work.run_each(opt.pairs(inputs, output, "-small", None, (".mov",) if codec == "svtav1" else ()), task, jobs)
 
 
 @video_app.command()
@@ -72,7 +72,7 @@ def restore(
     inputs: opt.Clips,
     output: opt.Out = None,
     scale: opt.RestoreScale = 2,
-    model: opt.Model = "s",
+    model: opt.DecodeModel = None,
     codec: opt.OutCodec = "x264",
     crf: opt.OutCrf = None,
     resume: opt.Resume = False,

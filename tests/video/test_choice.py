@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -182,7 +183,7 @@ def test_missing_ffmpeg_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_pat
     from foveal.video.vmaf import vmaf
 
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(MissingExtraError, match=r"foveal\[bench\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install '.\[bench\]'"):
         vmaf(tmp_path / "a.y4m", tmp_path / "b.y4m")
 
 
@@ -239,3 +240,14 @@ def test_sizes_that_cannot_be_coded_at_a_bitrate_are_not_chosen(monkeypatch: pyt
     for settings in (EncoderSettings(crf=30), EncoderSettings(bitrate=80000), EncoderSettings("x264", bitrate=80000)):
         choose("a.mkv", video, settings, plain(video))
     assert asked == [[1.0, 1.5, 2.0], [1.0, 1.5], [1.0, 1.5, 2.0]]
+
+
+def test_probes_tell_nothing_of_their_own_files(tmp_path: Path) -> None:
+    """65x49 becomes even for x264, which is told of the file that is asked for, not of those that nobody sees."""
+    path = made.clip(tmp_path / "a.mkv", "ffv1", width=65, height=49, times=range(4))
+    with Reader(path) as reader:
+        video = reader.format
+    probe = Probe(sample(path, video), video, EncoderSettings("x264", preset="ultrafast"), plain(video), tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert probe.size(1.0, 30) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -93,11 +93,13 @@ OutCrf = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
 
 
-def pairs(inputs: Sequence[str], output: str | None, ending: str, suffix: str | None) -> list[jobs.Pair]:
+def pairs(
+    inputs: Sequence[str], output: str | None, ending: str, suffix: str | None, refused: Collection[str] = ()
+) -> list[jobs.Pair]:
     """(input, output) of every clip, folders replaced by the clips in them.
 
     Outputs without a given name are the input's stem, `ending`, and `suffix` or, for None, the input's own where it can
-    be written, else .mkv. InputError for folders without clips and for outputs that meet.
+    be written and is not `refused`, else .mkv. InputError for folders without clips and for outputs that meet.
     """
     clips = [clip for name in inputs for clip in _inside(name)]
     several = len(clips) > 1 or any(Path(name).is_dir() for name in inputs)
@@ -105,8 +107,9 @@ def pairs(inputs: Sequence[str], output: str | None, ending: str, suffix: str | 
         raise foveal.InputError('"-" stands for one video; give -o DIR')
     place = output.rstrip("/") + "/" if several and output is not None else output
     found: list[jobs.Pair] = []
-    for kind in dict.fromkeys(_suffix(clip, suffix) for clip in clips):
-        found += images.outputs([clip for clip in clips if _suffix(clip, suffix) == kind], place, ending + kind)
+    kinds = {clip: _suffix(clip, suffix, refused) for clip in clips}
+    for kind in dict.fromkeys(kinds.values()):
+        found += images.outputs([clip for clip in clips if kinds[clip] == kind], place, ending + kind)
     order = {clip: number for number, clip in enumerate(clips)}
     return sorted(found, key=lambda pair: order[pair[0]])
 
@@ -171,9 +174,9 @@ def _inside(name: str) -> list[str]:
     return clips
 
 
-def _suffix(clip: str, suffix: str | None) -> str:
+def _suffix(clip: str, suffix: str | None, refused: Collection[str]) -> str:
     own = Path(clip).suffix.lower()
-    return suffix or (own if own in WRITTEN else ".mkv")
+    return suffix or (own if own in WRITTEN and own not in refused else ".mkv")
 
 
 def _check_streams(source: str, target: str) -> None:

@@ -8,6 +8,7 @@ follow the machine, so that two runs give the same bytes.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
@@ -31,7 +32,9 @@ class Encoder:
 
     ``name``: FFmpeg's. ``crf``: the usual one, None for lossless coding; 0 is the best, ``worst`` the worst. ``even``:
     widths and heights must be even. ``least``: of both, in pixels. ``suffixes``: of the files it may go into.
-    ``least_rated``: as ``least``, at a bitrate. ``fastest``: the highest bitrate, where the encoder has one.
+    ``least_rated``: as ``least``, at a bitrate. ``fastest``: the highest bitrate, where the encoder has one. ``narrow``:
+    a side of so many pixels at most hangs the encoder if the other has more than the second number. ``sitings``: where
+    chroma may lie for a file (by suffix, "" for others) to say so, as FFmpeg counts; None: everywhere.
     """
 
     name: str
@@ -44,11 +47,24 @@ class Encoder:
     suffixes: tuple[str, ...]
     least_rated: int = 0
     fastest: int | None = None
+    narrow: tuple[int, int] = (0, 0)
+    sitings: Mapping[str, tuple[int, ...]] | None = None
 
 
 ENCODERS = {
     "svtav1": Encoder(
-        "libsvtav1", 35, 63, tuple(map(str, range(14))), "6", False, 4, (*_MP4, ".mkv", ".webm"), 64, 10**8
+        "libsvtav1",
+        35,
+        63,
+        tuple(map(str, range(14))),
+        "6",
+        False,
+        4,
+        (".mp4", ".m4v", ".mkv", ".webm"),
+        64,
+        10**8,
+        narrow=(24, 64),
+        sitings={".mkv": (0, 1, 2, 3, 4), ".webm": (0, 1, 2, 3, 4), "": (0, 1, 3)},
     ),
     "x265": Encoder("libx265", 28, 51, _X_PRESETS, "medium", True, 16, (*_MP4, ".mkv")),
     "x264": Encoder("libx264", 23, 51, _X_PRESETS, "medium", True, 2, (*_MP4, ".mkv")),
@@ -145,10 +161,25 @@ class EncoderSettings:
                 f"{width}x{height}: {self.codec} keeps to a bitrate from pictures of {self.least}x{self.least} on; "
                 "give --crf instead of --bitrate"
             )
+        if self.too_narrow(width, height):
+            raise UnsupportedVideoError(
+                f"{width}x{height}: {self.codec} hangs where one side has {self.encoder.narrow[0]} pixels or less and the "
+                f"other more than {self.encoder.narrow[1]}; take another codec, or --scale 1"
+            )
         if suffix not in self.encoder.suffixes:
             raise UnsupportedVideoError(
                 f"{self.codec} does not go into a {suffix or 'nameless'} file; use {', '.join(self.encoder.suffixes)}"
             )
+
+    def too_narrow(self, width: int, height: int) -> bool:
+        """Whether the encoder hangs at this size."""
+        short, long = self.encoder.narrow
+        return min(width, height) <= short and max(width, height) > long
+
+    def keeps_siting(self, location: int, suffix: str) -> bool:
+        """Whether a file called so says that chroma lies at FFmpeg's ``location``."""
+        known = self.encoder.sitings
+        return known is None or location in known.get(suffix, known.get("", ()))
 
     def pixel_format(self, bits: int) -> str:
         """FFmpeg's name of the pixel format for frames of ``bits`` bits (overruled by the settings' own)."""

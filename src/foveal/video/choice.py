@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foveal.errors import InputError, UnsupportedVideoError
+from foveal.errors import FovealWarning, InputError, UnsupportedVideoError
 from foveal.video.basecodec import EncoderSettings, frame_rate
 from foveal.video.copying import coded_bytes
 from foveal.video.frames import Reader
@@ -153,7 +154,8 @@ class Probe:
         settings: EncoderSettings | None = None,
         video: VideoFormat | None = None,
     ) -> Path:
-        with Writer(path, video or self.video, settings or self.settings) as writer:
+        quiet = warnings.catch_warnings(action="ignore", category=FovealWarning)  # of a file that nobody sees
+        with quiet, Writer(path, video or self.video, settings or self.settings) as writer:
             for number, planes in enumerate(pictures):
                 writer.write(Frame(planes, number, 1))
         return path
@@ -168,7 +170,10 @@ def choose(
     target_vmaf: float | None = None,
 ) -> Choice:
     """Probe the file ``source`` at ``scales`` and choose. InputError when no CRF reaches ``target_vmaf``, or none is had."""
-    fitting = [s for s in scales if min(small_size(video.width, video.height, s)) >= max(16, settings.least)]
+    sizes = {s: small_size(video.width, video.height, s) for s in scales}
+    fitting = [
+        s for s, size in sizes.items() if min(size) >= max(16, settings.least) and not settings.too_narrow(*size)
+    ]
     if settings.encoder.crf is None and target_vmaf is not None:
         raise InputError(
             f"target-vmaf {target_vmaf:g}: {settings.codec} is lossless; leave it out, or take another codec"

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from foveal.numerics import exact
 from foveal.types import VideoModelInfo
 from foveal.video import attention_sr
 from foveal.video.basecodec import ENCODERS, EncoderSettings
@@ -24,6 +25,7 @@ Progress = Callable[[int, int | None], None]
 RESULT_CRF = 14  # of what is restored, where none is given
 
 
+@exact()
 def encode(
     source: str | Path,
     out: str | Path,
@@ -62,6 +64,7 @@ def encode(
     )  # fmt: skip
 
 
+@exact()
 def decode(
     source: str | Path,
     out: str | Path,
@@ -84,12 +87,13 @@ def decode(
     return receive(source, out, settings, scale=scale, model=model, resume=resume, progress=progress)
 
 
+@exact()
 def restore(
     source: str | Path,
     out: str | Path,
     *,
     scale: float = 2,
-    model: str = "s",
+    model: str | None = None,
     codec: str = "x264",
     crf: float | None = None,
     resume: bool = False,
@@ -98,8 +102,8 @@ def restore(
 ) -> RestoreReport:
     """Enlarge any video by ``scale`` (2 or 1.5) and repair what its codec took, or with 1 only repair it.
 
-    Side information that suits the scale is used where there is some, unless ``use_side`` is False. The rest is as in
-    ``decode``.
+    Side information that suits the scale (and the ``model``, if one is given) is used where there is some, unless
+    ``use_side`` is False. The rest is as in ``decode``.
     """
     settings = _result_settings(codec, crf)
     return receive(source, out, settings, scale=scale, model=model, resume=resume, use_side=use_side, progress=progress)
@@ -110,6 +114,7 @@ def _result_settings(codec: str, crf: float | None) -> EncoderSettings:
     return EncoderSettings(codec, RESULT_CRF if crf is None and not lossless else crf)
 
 
+@exact()
 def models() -> list[VideoModelInfo]:
     """The networks that restore video in this installation, one for each size and mode. Needs no PyAV.
     UnknownModelError for weights that cannot be loaded."""

@@ -255,6 +255,15 @@ class Muxer:
             self.ahead = next(self.waiting, None)
 
 
+def refuse_pipe(source: str) -> None:
+    """InputError for a named pipe or a device, which cannot be read twice as a video is."""
+    path = Path(source)
+    if source != "-" and path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(
+            f"{source} is no regular file, and is read more than once; pipe y4m in with -, or store it first"
+        )
+
+
 def opened(path: str | Path, **options: str) -> Any:
     """PyAV's container for a file in one of FORMATS. No network and no play lists, which name other files.
 

@@ -19,7 +19,10 @@ from fractions import Fraction
 from pathlib import Path
 from types import FrameType
 
-from foveal.errors import FormatError, FovealWarning, InputError, LimitError
+import numpy as np
+from numpy.typing import NDArray
+
+from foveal.errors import FormatError, FovealWarning, InputError, LimitError, UnknownModelError
 from foveal.video import copying, encodernote, lastlayer, sidecar
 from foveal.video.attention_sr import SIZES
 from foveal.video.basecodec import ENCODERS, EncoderSettings, frame_rate
@@ -99,6 +102,7 @@ def receive(
     if scale is not None:
         mode_of(scale)  # refuses others
     began, source = time.monotonic(), str(source)
+    copying.refuse_pipe(source)
     parts = Parts(out, source, resume)
     with Reader(source) as reader:
         plan = choose(source, reader.format, scale, model, use_side)
@@ -116,7 +120,7 @@ def choose(source: str, video: VideoFormat, scale: float | None, model: str | No
 
     A FovealWarning when it is damaged or does not fit, and when it is missing although no ``scale`` was asked for.
     """
-    fallback = Plan(2.0 if scale is None else scale, model or "s", None, crf=video.crf)
+    fallback = Plan(2.0 if scale is None else scale, "s" if model is None else model, None, crf=video.crf)
     if not use_side:
         return replace(fallback, reason="side information left aside")
     if source == "-" or source.lower().endswith(".y4m"):
@@ -133,7 +137,7 @@ def choose(source: str, video: VideoFormat, scale: float | None, model: str | No
         return replace(fallback, reason=str(fault))
     if reason := unfit(side, video, scale, model):
         _warn(source, reason)
-        return replace(fallback, reason=reason)
+        return replace(fallback, scale=side.facts.scale if scale is None else scale, reason=reason)
     return Plan(side.facts.scale, side.facts.model, side, crf=video.crf)
 
 
@@ -144,7 +148,13 @@ def unfit(side: SideReader, video: VideoFormat, scale: float | None, model: str 
         return f"side information is for scale {facts.scale:g}, not for {scale:g}"
     if model is not None and facts.model != model:
         return f"side information is for model {facts.model}, not for {model}"
-    if facts.weights != weights_id(facts.model, facts.scale):
+    try:
+        installed = weights_id(facts.model, facts.scale)
+    except UnknownModelError:
+        return (
+            f"side information is for model {facts.model}, which is not in this installation for scale {facts.scale:g}"
+        )
+    if facts.weights != installed:
         return f"side information is for other weights of model {facts.model} than this installation has"
     for size, small in ((facts.width, video.width), (facts.height, video.height)):
         if not size <= small * facts.scale < size + 2 * facts.scale + 2:
@@ -158,7 +168,7 @@ def unfit(side: SideReader, video: VideoFormat, scale: float | None, model: str 
 
 
 def _warn(source: str, reason: str) -> None:
-    warnings.warn(f"{source}: {reason}; restored without", FovealWarning, stacklevel=4)
+    warnings.warn(f"{source}: {reason}; restored without", FovealWarning, stacklevel=5)
 
 
 # --- frames ---
@@ -175,6 +185,7 @@ class Run:
         self.total = reader.format.frames or (round(reader.format.seconds * rate) if reader.format.seconds else None)
         self.done = 0
         self.reused = 0.0
+        self.adapted = False  # whether the network is changed as side information tells
         self.moments: Moments[Restored, tuple[int, Frame]] = Moments()
         self.writer: Writer | None = None
 
@@ -187,6 +198,8 @@ class Run:
                 if number == 0:
                     restorer, video = self._begin(frame)
                 seen += 1
+                if interrupted.is_set() and number < behind:
+                    break
                 if number < behind - behind % GROUP:
                     continue
                 for shown in self._restored(restorer, number, frame):
@@ -206,7 +219,7 @@ class Run:
             if self.writer:
                 self.writer.abort()
             raise
-        if seen < behind:
+        if seen < behind and not interrupted.is_set():
             raise InputError(f"the parts hold {behind} frames, the input has {seen}; they are not of the same video")
         if dropped:
             raise KeyboardInterrupt(f"{self.done} frames were done; y4m cannot be resumed, nothing of it is kept")
@@ -228,16 +241,18 @@ class Run:
 
     def _restored(self, restorer: Restorer, number: int, frame: Frame) -> list[tuple[int, Frame]]:
         """The frames that can be shown now, with their numbers: this one, or with side information those of a bit before."""
-        ended: list[tuple[int, Frame]] = []
-        if self.plan.side and number >= self.plan.side.facts.frames:
+        ended, side = list[tuple[int, Frame]](), self.plan.side
+        if side and number >= side.facts.frames:
             ended = self._ended()
             self._drop(f"side information ends at frame {number}")
-            restorer.adapt(None)
+        elif side and number % GROUP == 0:
+            self._adapt(restorer, side, number)
         if self.plan.side is None:
+            ended += self._ended()
+            if self.adapted:
+                restorer.adapt(None)
+                self.adapted = False
             return [*ended, (number, replace(frame, planes=restorer.restore(frame.planes)))]
-        if number % GROUP == 0:
-            change = self.plan.side.change(number)
-            restorer.adapt(lastlayer.added(change) if any(change) else None)
         return self._filtered(self.moments.push(restorer.parts(frame.planes), (number, frame)))
 
     def _ended(self) -> list[tuple[int, Frame]]:
@@ -247,10 +262,30 @@ class Run:
     def _filtered(self, waiting: list[tuple[Restored, tuple[int, Frame]]]) -> list[tuple[int, Frame]]:
         out = []
         for parts, (number, frame) in waiting:
-            assert self.plan.side is not None  # only frames with side information wait
-            blend, taps = self.plan.side.frame(number)
+            taps, blend = self._told(number)
             out.append((number, replace(frame, planes=parts.rounded(taps, blend))))
         return out
+
+    def _adapt(self, restorer: Restorer, side: SideReader, number: int) -> None:
+        """At the head of a group: the network with the change that is told of it."""
+        try:
+            change = side.change(number)
+        except FormatError as fault:
+            self._drop(f"{fault} (frame {number})")
+            return
+        restorer.adapt(lastlayer.added(change) if any(change) else None)
+        self.adapted = True
+
+    def _told(self, number: int) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        """Taps and blend of a frame; neither from the frame on at which what tells them turns out to be damaged."""
+        if self.plan.side is None:
+            return None, None
+        try:
+            blend, taps = self.plan.side.frame(number)
+        except FormatError as fault:
+            self._drop(f"{fault} (frame {number})")
+            return None, None
+        return taps, blend
 
     def _write(self, shown: tuple[int, Frame], video: VideoFormat, behind: int) -> None:
         """Write a frame, unless it is in the parts that are there."""
@@ -279,6 +314,8 @@ class Parts:
 
     def __init__(self, out: str | Path, source: str, resume: bool) -> None:
         self.out, self.source, self.pipe = Path(out), source, str(out) == "-"
+        if not str(out) or self.out.is_dir():
+            raise InputError(f"{str(out)!r} is not the name of a file to write")
         self.whole = self.pipe or self.out.suffix.lower() == ".y4m"
         self.begins: Fraction | None = None  # seconds at which the first picture is shown
         if self.whole and resume:
@@ -343,9 +380,10 @@ def _counted(path: Path) -> int:
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets, so that a frame is not torn; the second one interrupts at once. Only the main
-    thread gets signals: in others the event is never set."""
+    thread gets signals: in others, and where Ctrl-C is ignored, the event is never set."""
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield event
         return
 

@@ -115,7 +115,7 @@ def weights_id(model: str, scale: float) -> bytes:
 def mode_of(scale: float) -> str:
     """The mode of the network for a scale. InputError for a scale that is not 1, 1.5 or 2."""
     if scale not in SCALES:
-        raise InputError(f"scale {scale:g} is not 1, 1.5 or 2")
+        raise InputError(f"scale {scale!r} is not 1, 1.5 or 2")
     return "x2" if scale == 2 else "x1"
 
 
@@ -177,6 +177,11 @@ class Restorer:
             net, self.scale, self.width, self.height, self.bits, told, chroma_location=self.chroma_location,
             tolerance=self.tolerance, reuse=self.reuse,
         )  # fmt: skip
+
+    def restart(self) -> None:
+        """As if no frame had been restored: the next one is the first of a group."""
+        self.frames, self.computed = 0, 0.0
+        self.reset()
 
     def reset(self) -> None:
         """Forget all frames before the next."""

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Literal
 
@@ -82,18 +83,18 @@ def send(
     began, source, out = time.monotonic(), str(source), Path(out)
     _refuse(source, out, settings, scale, target_vmaf)
     if source == "-" and side_information:
-        warnings.warn("standard input is read once: no side information", FovealWarning, stacklevel=3)
+        warnings.warn("standard input is read once: no side information", FovealWarning, stacklevel=4)
         side_information = False
     asked = side_information or scale == "auto" or target_vmaf is not None
     network = _usable(model) if asked else None
     with Reader(source) as reader:
-        video = reader.format
+        video = _with_siting(reader.format, settings, out)
         receiver = _receiver(video, network, side_information)
         choice = _choose(source, video, settings, scale, target_vmaf, receiver)
         told = side_information and network is not None and _usable(network, choice.scale) is not None
         steps = Steps(progress, _expected(video, 1 + told))
         side = Side(source, choice, model, steps) if told else None
-        frames = _code(reader, source, out, choice, steps, side)
+        frames = _code(reader, video, source, out, choice, steps, side)
     return EncodeReport(
         choice.scale, choice.why, settings.codec, choice.settings.used_crf, out.stat().st_size,
         side.bytes if side else 0, frames, time.monotonic() - began, side.gain_db if side else None,
@@ -102,6 +103,7 @@ def send(
 
 def _refuse(source: str, out: Path, settings: EncoderSettings, scale: object, target_vmaf: float | None) -> None:
     """InputError for what cannot be meant."""
+    copying.refuse_pipe(source)
     if scale != "auto" and scale not in SCALES:
         raise InputError(f"scale {scale!r}: auto, 1, 1.5 or 2")
     if out.suffix.lower() not in copying.SUFFIXES:
@@ -114,8 +116,8 @@ def _refuse(source: str, out: Path, settings: EncoderSettings, scale: object, ta
         )
     if target_vmaf is not None and (settings.crf is not None or settings.bitrate is not None):
         raise InputError("crf, bitrate and target-vmaf: give one of the three")
-    if target_vmaf is not None and not 0 < target_vmaf <= 100:
-        raise InputError(f"target-vmaf {target_vmaf:g}: above 0, at most 100")
+    if target_vmaf is not None and not (isinstance(target_vmaf, Real) and 0 < target_vmaf <= 100):
+        raise InputError(f"target-vmaf {target_vmaf}: a number above 0, at most 100")
 
 
 def _choose(
@@ -180,7 +182,7 @@ def _usable(model: str, scale: float | None = None) -> str | None:
     except UnknownModelError as fault:
         if model not in SIZES:
             raise
-        warnings.warn(f"{fault}; coded for plain resampling, without side information", FovealWarning, stacklevel=4)
+        warnings.warn(f"{fault}; coded for plain resampling, without side information", FovealWarning, stacklevel=5)
         return None
     return model
 
@@ -248,12 +250,27 @@ class Side:
                     _, y = _helped(restorer, small.planes, planes)
                     left[crf] += float(np.square(y - planes.y, dtype=np.float64).sum())
         crf = min(left, key=left.__getitem__)  # if equal, the true one
+        known[crf].restart()
         return crf, known[crf]
 
 
-def _code(reader: Reader, source: str, out: Path, choice: Choice, steps: Steps, side: Side | None) -> int:
+def _with_siting(video: VideoFormat, settings: EncoderSettings, out: Path) -> VideoFormat:
+    """The format with the chroma where the file can say that it is. Where it cannot, chroma goes down and up again as if
+    it lay to the left, as players take it that are told nothing: so it does not drift, and a label is lost."""
+    if settings.keeps_siting(video.chroma_location, out.suffix.lower()):
+        return video
+    warnings.warn(
+        f"{out}: {settings.codec} in {out.suffix} does not say where chroma lies (FFmpeg's location "
+        f"{video.chroma_location}); players take it to be on the left", FovealWarning, stacklevel=5,
+    )  # fmt: skip
+    return replace(video, chroma_location=0)
+
+
+def _code(
+    reader: Reader, video: VideoFormat, source: str, out: Path, choice: Choice, steps: Steps, side: Side | None
+) -> int:
     """Read, shrink, write, and describe what was written; how many pictures there were."""
-    video, count = reader.format, 0
+    count = 0
     width, height = small_size(video.width, video.height, choice.scale)
     small, finishing = replace(video, width=width, height=height), side.put if side else None
     with Writer(out, small, choice.settings, copy_from=source, finishing=finishing) as writer:
