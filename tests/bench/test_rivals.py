@@ -109,7 +109,7 @@ def test_an_unknown_rival_is_refused() -> None:
 
 def test_an_absent_package_is_named_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(MissingExtraError, match=r"imagecodecs .* pip install 'foveal\[bench\]'"):
+    with pytest.raises(MissingExtraError, match=r"imagecodecs .* pip install '.\[bench\]'"):
         build(Spec("jxl"))
 
 

@@ -172,6 +172,7 @@ def test_a_joined_file_says_its_rate(tmp_path: Path) -> None:
         assert float(container.streams.video[0].average_rate) == 25
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("kind", ["mp4", "ts"])
 def test_resumed_with_hidden_sound_equals_in_one_go(kind: str, weights: Path, tmp_path: Path) -> None:
     source, out = with_sound(tmp_path / f"in.{kind}", 0.7 if kind == "mp4" else 0), tmp_path / "out.mkv"

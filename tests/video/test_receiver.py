@@ -34,6 +34,7 @@ from foveal.video.types import Planes
 LOSSLESS, FAST = EncoderSettings("ffv1"), EncoderSettings("x264", crf=14, preset="ultrafast")
 WIDTH, HEIGHT = 2 * made.WIDTH, 2 * made.HEIGHT - 2  # of the originals: the coded frames are a line larger than half
 LONG = 21  # frames of the clips that are interrupted
+pytestmark = pytest.mark.usefixtures("interruptible")
 
 
 def network(mode: str) -> AttentionSR:
@@ -317,7 +318,6 @@ def test_parts_of_something_else_are_refused(small: Path, tmp_path: Path) -> Non
     assert part.exists() and not out.exists()
 
 
-@pytest.mark.usefixtures("interruptible")
 def test_the_second_interrupt_does_not_wait_and_leaves_nothing(small: Path, tmp_path: Path) -> None:
     def twice(done: int, total: int | None) -> None:
         signal.raise_signal(signal.SIGINT)

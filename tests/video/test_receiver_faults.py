@@ -26,7 +26,7 @@ from foveal.video.sidecode import SideReader
 
 LOSSLESS, FAST = EncoderSettings("ffv1"), EncoderSettings("x264", crf=20, preset="ultrafast")
 HEAD = 33  # bytes of side information before its stream
-pytestmark = pytest.mark.usefixtures("weights")
+pytestmark = pytest.mark.usefixtures("weights", "interruptible")
 
 
 def luma(path: Path) -> list[np.ndarray]:
