@@ -1,4 +1,4 @@
-"""torch as the image codec needs it, whatever the program around it has set: exact fp32 products on the CPU."""
+"""torch as the codecs need it, whatever the program around it has set: exact fp32 products on the CPU."""
 
 from __future__ import annotations
 
@@ -68,10 +68,8 @@ def _set() -> None:
         before = products.fp32_precision
         if before not in ("none", "ieee"):
             products.fp32_precision = "none"
-            own = (
-                "none" if products.fp32_precision == before else before
-            )  # "none" inherits, and what it inherits is read
-            _undo.append(partial(setattr, products, "fp32_precision", own))
+            inherited = products.fp32_precision == before  # what "none" inherits is what is read
+            _undo.append(partial(setattr, products, "fp32_precision", "none" if inherited else before))
             products.fp32_precision = "ieee"
 
 

@@ -92,10 +92,13 @@ def sums() -> dict[str, str]:
     """File name -> SHA-256 in hexadecimal of every weights file, image and video, as it was when it was made.
     UnknownModelError when there is no such list."""
     try:
-        lines = (WEIGHTS / SUMS).read_text(encoding="ascii").splitlines()
+        return _listed(WEIGHTS / SUMS)
     except (OSError, UnicodeDecodeError) as e:
         raise UnknownModelError(f"the list of the weights' hashes cannot be read ({e}); reinstall foveal") from e
-    found = (line.split(maxsplit=1) for line in lines if line.strip())
+
+
+def _listed(path: Path) -> dict[str, str]:
+    found = (line.split(maxsplit=1) for line in path.read_text(encoding="ascii").splitlines() if line.strip())
     return {words[-1].removeprefix("*"): words[0] for words in found}  # an asterisk: of sha256sum --binary
 
 
@@ -114,10 +117,10 @@ def check_sum(file: str, expected: str | None) -> str:
 def note_sum(file: Path) -> None:
     """Write a new weights file down in the list beside it."""
     listed = file.with_name(SUMS)
-    old = listed.read_text(encoding="ascii").splitlines() if listed.is_file() else []
-    kept = [line for line in old if line.partition("  ")[2] != file.name]
-    lines = sorted([*kept, f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}"], key=lambda x: x[66:])
+    known = _listed(listed) if listed.is_file() else {}
+    known[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
     part = listed.with_name(f"{SUMS}.{os.getpid()}.part")
-    part.write_text("".join(f"{line}\n" for line in lines), encoding="ascii", newline="\n")
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(known.items()))
+    part.write_text(lines, encoding="ascii", newline="\n")
     part.chmod(0o644)
     part.replace(listed)

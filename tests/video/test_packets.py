@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -177,12 +176,8 @@ def test_a_joined_file_says_its_rate(tmp_path: Path) -> None:
 def test_resumed_with_hidden_sound_equals_in_one_go(kind: str, weights: Path, tmp_path: Path) -> None:
     source, out = with_sound(tmp_path / f"in.{kind}", 0.7 if kind == "mp4" else 0), tmp_path / "out.mkv"
 
-    def stop(done: int, total: int | None) -> None:
-        if done == 3:
-            signal.raise_signal(signal.SIGINT)
-
     with pytest.raises(KeyboardInterrupt):
-        receive(source, out, FAST, scale=1, progress=stop)
+        receive(source, out, FAST, scale=1, progress=made.interrupt_at(3))
     part = made.facts(tmp_path / "out.mkv.part-000.mkv")
     assert len(part["times"]) == 3 and part["packets"][1]  # it plays, with sound
     receive(source, out, FAST, scale=1, resume=True)

@@ -254,32 +254,19 @@ def _still(width: int, height: int, bits: int) -> Planes:
     return Planes(y, y[::2, ::2].copy(), y[1::2, 1::2].copy())
 
 
-def interrupt_at(count: int) -> Callable[[int, int | None], None]:
-    def progress(done: int, total: int | None) -> None:
-        if done == count:
-            signal.raise_signal(signal.SIGINT)
-
-    return progress
-
-
-def groups_of(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for room in ("restorer", "receiver", "sidecode", "blend", "moments"):
-        monkeypatch.setattr(f"foveal.video.{room}.GROUP", frames)
-
-
 @pytest.mark.parametrize("stops", [(11,), (1, 8), (LONG,)])
 @pytest.mark.parametrize(("kind", "settings"), [("mkv", LOSSLESS), ("mkv", FAST), ("mp4", FAST)])
 def test_interrupted_and_resumed_equals_in_one_go(
     kind: str, settings: EncoderSettings, stops: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    groups_of(4, monkeypatch)
+    made.groups_of(4, monkeypatch)
     uneven = [i + i // 3 for i in range(LONG)]
     source = made.clip(tmp_path / f"in.{kind}", times=uneven, options={"crf": "30"})
     whole, out = tmp_path / f"whole.{kind}", tmp_path / f"out.{kind}"
     silently(source, whole, settings, scale=2)
     for number, stop in enumerate(stops):
         with pytest.raises(KeyboardInterrupt, match=f"{stop} frames are done"):
-            receive(source, out, settings, scale=2, resume=True, progress=interrupt_at(stop))
+            receive(source, out, settings, scale=2, resume=True, progress=made.interrupt_at(stop))
         part = tmp_path / f"out.{kind}.part-{number:03d}.{kind}"
         assert len(pictures(part)) == stop - (stops[number - 1] if number else 0)  # it plays
         assert not out.exists()
@@ -296,11 +283,11 @@ def test_interrupted_and_resumed_equals_in_one_go(
 
 
 def test_resumed_with_everything_else_and_side_information(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups_of(2, monkeypatch)
+    made.groups_of(2, monkeypatch)
     source, out = made.rich(tmp_path / "in.mkv"), tmp_path / "out.mkv"
     side_information(source)
     with pytest.raises(KeyboardInterrupt):
-        receive(source, out, LOSSLESS, progress=interrupt_at(3))
+        receive(source, out, LOSSLESS, progress=made.interrupt_at(3))
     assert silently(source, out, LOSSLESS, resume=True).side_information
     silently(source, tmp_path / "whole.mkv", LOSSLESS)
     assert made.facts(out) == made.facts(tmp_path / "whole.mkv")
@@ -368,7 +355,7 @@ def test_y4m_files_have_no_parts_to_resume(small: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="cannot be resumed"):
             receive(small, target, FAST, resume=True)
     with pytest.raises(KeyboardInterrupt, match="3 frames were done; y4m cannot be resumed, nothing of it is kept"):
-        receive(small, out, FAST, scale=2, progress=interrupt_at(3))
+        receive(small, out, FAST, scale=2, progress=made.interrupt_at(3))
     assert [p.name for p in tmp_path.iterdir()] == ["small.mkv"]
     silently(small, out, FAST, scale=2)
     assert len(pictures(out)) == made.COUNT and alike(pictures(out), plainly(small))

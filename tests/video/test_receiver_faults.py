@@ -115,20 +115,11 @@ def test_restore_uses_side_information_of_any_model(small: Path, tmp_path: Path)
     assert all(report.side_information for report in found)
 
 
-def interrupted_at(count: int) -> object:
-    def progress(done: int, total: int | None) -> None:
-        if done == count:
-            signal.raise_signal(signal.SIGINT)
-
-    return progress
-
-
 def test_ctrl_c_while_what_is_done_is_gone_through_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for room in ("restorer", "receiver", "sidecode", "blend", "moments"):
-        monkeypatch.setattr(f"foveal.video.{room}.GROUP", 4)
+    made.groups_of(4, monkeypatch)
     source, out = made.clip(tmp_path / "in.mkv", times=range(16)), tmp_path / "out.mkv"
     with pytest.raises(KeyboardInterrupt, match="13 frames are done"):
-        receive(source, out, LOSSLESS, scale=2, progress=interrupted_at(13))  # type: ignore[arg-type]
+        receive(source, out, LOSSLESS, scale=2, progress=made.interrupt_at(13))
     restored, restore = [], restorer.Restorer.restore
 
     def counted(self: restorer.Restorer, planes: object) -> object:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import pytest
 
 from foveal.video.types import Frame, Planes, VideoFormat
 
@@ -204,3 +206,19 @@ def outlasted(path: Path, *, late: int = 0, sound: int = 12) -> Path:
             out.mux(track.encode(frame))
             out.mux(track.encode(None))
     return path
+
+
+def interrupt_at(count: int) -> Callable[[int, int | None], None]:
+    """For ``progress``: Ctrl-C when so many frames are done."""
+
+    def progress(done: int, total: int | None) -> None:
+        if done == count:
+            signal.raise_signal(signal.SIGINT)
+
+    return progress
+
+
+def groups_of(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of so few frames that short clips have several."""
+    for room in ("restorer", "receiver", "sidecode", "blend", "moments"):
+        monkeypatch.setattr(f"foveal.video.{room}.GROUP", frames)

@@ -32,8 +32,6 @@ from foveal.types import DecodeReport, ImportanceMap
 
 WHOLE = (int, np.integer)
 NUMBER = (int, float, np.integer, np.floating)
-OPTIONS: dict[str, Any] = {"effort": 4, "target_bpp": None, "target_bytes": None, "target_psnr": None, "packets": 1,
-                           "tune": "psnr"}  # fmt: skip  # of those that importance() has not
 
 
 @exact()
@@ -216,7 +214,8 @@ def contents_of(encoder: Encoder, stream: Stream, *, mode: Any = "RGB", **chunks
 
 
 def check_options(**options: Any) -> None:
-    """InputError naming the value and the remedy for an option outside its range."""
+    """InputError naming the value and the remedy for one of ``compress``' options outside its range. ``model`` is one of
+    those that are given."""
     ranges = {
         "quality": (0, 100),
         "effort": (1, 10),
@@ -226,15 +225,17 @@ def check_options(**options: Any) -> None:
         "packets": (1, 65535),
     }
     for name, (low, high) in ranges.items():
+        if name not in options:
+            continue
         value, kind = options[name], WHOLE if name in ("effort", "packets") else NUMBER
         absent = value is None and name.startswith("target")
         if not absent and not (isinstance(value, kind) and low <= value <= high):
             what = "whole number" if kind is WHOLE else "number"
             raise InputError(f"{name} {value!r} is not a {what} in {low:g}..{high:g}")
-    targets = [n for n in ("target_bpp", "target_bytes", "target_psnr") if options[n] is not None]
+    targets = [n for n in ("target_bpp", "target_bytes", "target_psnr") if options.get(n) is not None]
     if len(targets) > 1:
         raise InputError(f"{' and '.join(targets)} are both given; choose one target")
-    if options["tune"] not in ranking.TUNES:
+    if options.get("tune", "psnr") not in ranking.TUNES:
         raise InputError(f"tune {options['tune']!r} is not one of {', '.join(ranking.TUNES)}")
     registry.path_of(options["model"])
 
@@ -287,7 +288,7 @@ def importance(
 ) -> ImportanceMap:
     """What the encoder sees of a picture: gradient, its mean per patch, and the classes ``compress`` would use. InputError
     and its kind as there."""
-    check_options(**OPTIONS | {"quality": quality, "model": model})
+    check_options(quality=quality, model=model)
     rgb = samples(image)
     gradient = ranking.gradient(rgb)
     means = ranking.patch_means(gradient)

@@ -42,9 +42,14 @@ def _try_adding(path: Path) -> None:
 
 def save(path: Path, state: dict[str, Tensor], facts: dict[str, object]) -> None:
     """Write ``state`` as fp32 and ``facts`` (JSON) atomically."""
-    temporary = _beside(path)
     tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in state.items()}
-    save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
+    write(path, tensors, {"facts": json.dumps(facts)})
+
+
+def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file, whole or not at all, for others to read too."""
+    temporary = path.with_name(path.name + ".part")
+    save_file(tensors, temporary, metadata=metadata)
     temporary.chmod(0o644)  # safetensors writes for the owner alone
     temporary.replace(path)
 
@@ -54,15 +59,7 @@ def halve(path: Path, out: Path, **other: Tensor) -> None:
     their names."""
     with safe_open(path, "pt") as f:
         metadata, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
-    tensors = {k: v.half() for k, v in (tensors | other).items()}
-    temporary = _beside(out)
-    save_file(tensors, temporary, metadata=metadata)
-    temporary.chmod(0o644)
-    temporary.replace(out)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+    write(out, {k: v.half() for k, v in (tensors | other).items()}, metadata)
 
 
 def size_of(path: Path) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor
 from foveal.errors import FovealError, InputError, UnsupportedImageError
 from foveal.image.pixels import from_pillow
 
+SEED_MAX = 2**32 - 1
 ENOUGH = 8  # pictures for each of those that share; of fewer, all have all
 PLAIN = {"1", "L", "LA", "P", "RGB", "RGBA"}  # modes that become RGB as they are
 SUFFIXES = {".avif", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}

@@ -37,7 +37,6 @@ from foveal.train.stopping import as_on_ctrl_c
 WARMUP, REWARM = 150, 50  # steps: at the start of a schedule, at the start of a later slice of it
 HARD_FROM = 0.6  # share of a schedule; then hard symbols, fake-quantised prior, frozen encoder
 LOG_EVERY, SAVE_EVERY = 50, 1000  # steps
-SEED_MAX = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -86,11 +85,11 @@ class Options:
         counts = (1 if n is None else n for n in (self.batch, self.steps))
         rates = (self.lr, self.lr if self.finish_lr is None else self.finish_lr)
         positive = all(math.isfinite(x) and x > 0 for x in (*lengths, *rates)) and min(counts) >= 1
-        if self.size not in SIZES or self.crop % (8 * PATCH) or not positive or not 0 <= self.seed <= SEED_MAX:
+        if self.size not in SIZES or self.crop % (8 * PATCH) or not positive or not 0 <= self.seed <= data.SEED_MAX:
             raise InputError(
                 f"size {self.size!r}, crop {self.crop}, batch {self.batch}, steps {self.steps}, minutes {self.minutes}, "
                 f"slice_minutes {self.slice_minutes}, lr {self.lr}, finish_lr {self.finish_lr}, seed {self.seed}: size is "
-                f"one of {', '.join(SIZES)}, crop a multiple of {8 * PATCH}, seed 0 to {SEED_MAX}, the rest positive"
+                f"one of {', '.join(SIZES)}, crop a multiple of {8 * PATCH}, seed 0 to {data.SEED_MAX}, the rest positive"
             )
         if self.preview is not None:
             kind = Image.registered_extensions().get(self.preview.suffix.lower(), "none")
@@ -220,31 +219,31 @@ class Run:
     def points(self, fake: bool) -> list[list[float]]:
         return [] if self.group.rank else self.average.points(self.model, self.held, fake)
 
+    @as_on_ctrl_c()
     def go(self) -> None:
         """Steps until the schedule or the slice is over; Ctrl-C and SIGTERM keep what was learned."""
         pace, meter = self.pace, Meter()
-        with as_on_ctrl_c():
-            try:
-                hidden = self.group.rank > 0 or not sys.stderr.isatty()
-                with Progress(console=Console(stderr=True), disable=hidden) as bar:
-                    task = bar.add_task(f"train {self.options.size}", total=1.0)
-                    while pace.goes_on():
-                        self.step(meter)
-                        bar.update(task, completed=pace.done)
-                        if pace.step % LOG_EVERY == 0:
-                            means, seconds = meter.read(LOG_EVERY)
-                            how = self.speed.row(self.batch * self.options.crop**2, seconds, self.group.world)
-                            self.note(**self.place(), **means, **how)
-                        if pace.step % SAVE_EVERY == 0:
-                            self.group.check_equal(self.model)
-                            self.save()
-                            self.note(step=pace.step, points=self.points(self.hard))
-                self.group.check_equal(self.model)
-            except KeyboardInterrupt:
-                self.note(step=pace.step, interrupted=True)
-            self.save()
-            over = {"final": True, "points": self.points(True)} if pace.done >= 1 - 1e-9 else {"paused": True}
-            self.note(**self.place(), **over)
+        try:
+            hidden = self.group.rank > 0 or not sys.stderr.isatty()
+            with Progress(console=Console(stderr=True), disable=hidden) as bar:
+                task = bar.add_task(f"train {self.options.size}", total=1.0)
+                while pace.goes_on():
+                    self.step(meter)
+                    bar.update(task, completed=pace.done)
+                    if pace.step % LOG_EVERY == 0:
+                        means, seconds = meter.read(LOG_EVERY)
+                        how = self.speed.row(self.batch * self.options.crop**2, seconds, self.group.world)
+                        self.note(**self.place(), **means, **how)
+                    if pace.step % SAVE_EVERY == 0:
+                        self.group.check_equal(self.model)
+                        self.save()
+                        self.note(step=pace.step, points=self.points(self.hard))
+            self.group.check_equal(self.model)
+        except KeyboardInterrupt:
+            self.note(step=pace.step, interrupted=True)
+        self.save()
+        over = {"final": True, "points": self.points(True)} if pace.done >= 1 - 1e-9 else {"paused": True}
+        self.note(**self.place(), **over)
 
 
 def train(data_dir: Path, out: Path, **options: Any) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from foveal.errors import InputError
 from foveal.train import checkpoint, video_pairs, video_workers
+from foveal.train.data import SEED_MAX
 from foveal.train.pace import Pace, rate
 from foveal.train.parallel import Gradients, Group, device_of
 from foveal.train.precision import native_bf16
@@ -30,7 +31,6 @@ STRUCTURE_FROM = 2 / 3  # share of a run; from here on MS-SSIM and gradients cou
 FREEZE_FROM = 0.75  # share of a run; from here on the statistics of batch normalisation stay
 UNKNOWN_SHARE = 0.3  # of samples whose quality the network is not told
 LOG_EVERY, SAVE_EVERY = 100, 1000  # steps
-SEED_MAX = 2**32 - 1
 ALONE = Group(torch.device("cpu"))  # one process; its device is not used
 
 
@@ -68,6 +68,7 @@ def gone_on(path: Path, size: SRSize, mode: str, pairs: video_pairs.Pairs) -> tu
     return network, published(path).get(mode, {})
 
 
+@as_on_ctrl_c()
 def train(
     data_dir: Path,
     out: Path,
@@ -145,33 +146,32 @@ def train(
         shown = table(gains(averaged(average.state, chosen, mode), held), held) if held else {}
         note(step=pace.step, seconds=round(pace.seconds, 1), gain_db=shown if more else shown.get("all"), **more)
 
-    with as_on_ctrl_c():
-        try:
-            with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-                task = bar.add_task(f"train {chosen.name} {mode}", total=1.0)
-                while pace.goes_on():
-                    network.train()
-                    if pace.done >= FREEZE_FROM:
-                        freeze_norms(network)
-                    for group in optimiser.param_groups:
-                        group["lr"] = rate(pace.done, pace.step, lr, WARMUP, floor=0.0)
-                    now = next(source)
-                    shown = restored(network, now, told(now, UNKNOWN_SHARE), bf16, residual)
-                    value = loss(shown, now.target, pace.done >= structure_from, worth(now, mode))
-                    torch.autograd.backward(value)
-                    norm = gradients.settle(ALONE)
-                    optimiser.step()
-                    gradients.clear()
-                    pace.advance()
-                    average.update(pace.step)
-                    meter.add(value.detach(), norm)
-                    bar.update(task, completed=pace.done)
-                    if pace.step % LOG_EVERY == 0:
-                        means, _ = meter.read(LOG_EVERY)
-                        note(step=pace.step, done=round(pace.done, 4), seconds=round(pace.seconds, 1), **means)
-                    if pace.step % SAVE_EVERY == 0:
-                        keep()
-        except KeyboardInterrupt:
-            note(step=pace.step, interrupted=True)
-        keep(final=True)
+    try:
+        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task(f"train {chosen.name} {mode}", total=1.0)
+            while pace.goes_on():
+                network.train()
+                if pace.done >= FREEZE_FROM:
+                    freeze_norms(network)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate(pace.done, pace.step, lr, WARMUP, floor=0.0)
+                now = next(source)
+                shown = restored(network, now, told(now, UNKNOWN_SHARE), bf16, residual)
+                value = loss(shown, now.target, pace.done >= structure_from, worth(now, mode))
+                torch.autograd.backward(value)
+                norm = gradients.settle(ALONE)
+                optimiser.step()
+                gradients.clear()
+                pace.advance()
+                average.update(pace.step)
+                meter.add(value.detach(), norm)
+                bar.update(task, completed=pace.done)
+                if pace.step % LOG_EVERY == 0:
+                    means, _ = meter.read(LOG_EVERY)
+                    note(step=pace.step, done=round(pace.done, 4), seconds=round(pace.seconds, 1), **means)
+                if pace.step % SAVE_EVERY == 0:
+                    keep()
+    except KeyboardInterrupt:
+        note(step=pace.step, interrupted=True)
+    keep(final=True)
     return out

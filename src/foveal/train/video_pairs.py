@@ -22,6 +22,7 @@ from rich.progress import track
 from torch import Tensor
 
 from foveal.errors import InputError, MissingExtraError
+from foveal.train import checkpoint
 from foveal.train.video_clips import moving, piece, planes_of, pyav, read_clips
 from foveal.video.attention_sr import MODES
 from foveal.video.basecodec import has_avx512
@@ -197,12 +198,7 @@ def produce(
 
 def save(path: Path, pairs: dict[str, Pairs]) -> None:
     """Write pairs into one file, atomically."""
-    from safetensors.torch import save_file
-
-    temporary = path.with_name(path.name + ".part")
-    save_file({f"{k}.{name}": t.contiguous() for k, p in pairs.items() for name, t in p.tensors().items()}, temporary)
-    temporary.chmod(0o644)  # safetensors writes for the owner alone
-    temporary.replace(path)
+    checkpoint.write(path, {f"{k}.{name}": t.contiguous() for k, p in pairs.items() for name, t in p.tensors().items()})
 
 
 def load(path: Path) -> dict[str, Pairs]:
