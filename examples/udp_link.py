@@ -5,7 +5,8 @@
 The sender parts the picture into datagrams (`foveal.pack`) and sends each once. The proxy, a thread between the two,
 drops some, doubles some and lets some overtake others. The receiver rebuilds the file from what has come
 (`foveal.unpack`) and writes the picture whenever there is a better one, as refining/00.png, 01.png, ... It stops by
-itself when nothing has come for a second, or after --seconds; nobody tells it what was sent.
+itself when nothing has come for a second (on a slow link: for the time of three datagrams), or after --seconds; nobody
+tells it what was sent.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import foveal
 
 LOCAL = "127.0.0.1"
 LARGEST = 65_535  # bytes of a datagram
-QUIET_S = 1.0  # the receiver takes a silence of this length for the end
+QUIET_S = 1.0  # the receiver takes such a silence for the end, or the time of three datagrams if that is longer
 PICTURES = 12  # written at most
 
 
@@ -91,13 +92,15 @@ def send(messages: list[bytes], port: int, rate: float) -> None:
             time.sleep(len(message) / rate)
 
 
-def receive(inlet: socket.socket, folder: Path, original: Image.Image, seconds: float, every: int) -> list[str]:
+def receive(
+    inlet: socket.socket, folder: Path, original: Image.Image, seconds: float, quiet: float, every: int
+) -> list[str]:
     """Collect datagrams until they stop; write the picture as it refines. A line about each picture."""
     messages: list[bytes] = []
     known: set[bytes] = set()
     lines: list[str] = []
     end, last, tried = time.monotonic() + seconds, time.monotonic(), 0
-    while time.monotonic() < end and time.monotonic() - last < QUIET_S:
+    while time.monotonic() < end and time.monotonic() - last < quiet:
         try:
             message = inlet.recv(LARGEST)
         except TimeoutError:
@@ -146,7 +149,8 @@ def main(arguments: list[str] | None = None) -> list[str]:
         sender = threading.Thread(target=send, args=(messages, port, options.rate), daemon=True)
         proxy.start()
         sender.start()
-        lines = receive(inlet, options.output, original, options.seconds, max(1, len(messages) // 10))
+        quiet = max(QUIET_S, 3 * options.mtu / options.rate)
+        lines = receive(inlet, options.output, original, options.seconds, quiet, max(1, len(messages) // 10))
         proxy.running = False
         proxy.join(2)
     tally = proxy.tally

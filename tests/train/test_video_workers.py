@@ -40,6 +40,16 @@ def test_what_goes_wrong_in_a_process_is_told(tmp_path):
         video_workers.produce(tmp_path, None, "", 4, 0, workers=2)
 
 
+def end_at_once(order):
+    os._exit(9)
+
+
+def test_a_process_that_is_killed_is_told(folder, monkeypatch):
+    monkeypatch.setattr(video_workers, "_work", end_at_once)
+    with pytest.raises(InputError, match=r"out of memory.*--workers"):
+        video_workers.produce(folder, None, "", 4, 0, workers=2)
+
+
 def test_shares_are_parts_of_the_whole(tmp_path):
     for n in range(2 * data.ENOUGH + 1):
         Image.new("RGB", (16, 16), (n, 0, 0)).save(tmp_path / f"{n:02}.png")

@@ -7,12 +7,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from foveal.errors import InputError
 from foveal.train import data, video_pairs
 from foveal.train.video_pairs import Pairs
 from foveal.video.attention_sr import MODES
@@ -70,7 +72,8 @@ def produce(
 ) -> dict[str, Pairs]:
     """``video_pairs.produce`` of the pictures of a folder, ``count`` pairs of each of ``modes`` by ``workers`` processes.
 
-    With other numbers of workers other pairs are made. Raises InputError as ``data.load`` and ``read_clips`` do.
+    With other numbers of workers other pairs are made. Raises InputError as ``data.load`` and ``read_clips`` do, and when a
+    process was killed.
     """
     workers = min(workers, count)
     if workers == 1:
@@ -83,8 +86,13 @@ def produce(
             )
             for k in range(workers)
         ]  # fmt: skip
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            parts = [video_pairs.load(path) for path in pool.map(_work, orders)]
+        try:
+            with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+                parts = [video_pairs.load(path) for path in pool.map(_work, orders)]
+        except BrokenProcessPool:
+            raise InputError(
+                "a process that makes pairs was ended from outside (out of memory?); use fewer with --workers"
+            ) from None
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: _joined([part[name] for part in parts if name in part]) for name in names}
 
