@@ -1,13 +1,14 @@
 """What dropping patches saves and what the class map costs: bench_keep.py FOLDER -o results.jsonl
 
 For every picture and share kept: seconds of the analysis transform (median of 5, as a ratio to keeping all, in the same
-run), bytes of the class map, file size and PSNR at quality 60. One thread.
+run), bytes of the class map, file size, PSNR and MS-SSIM at quality 60. One thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import time
 from pathlib import Path
@@ -17,7 +18,8 @@ import torch
 from PIL import Image
 
 import foveal
-from foveal.bench.metrics import psnr_db
+from foveal.bench import machine
+from foveal.bench.metrics import ms_ssim, psnr_db
 from foveal.image.codec import choose
 from foveal.image.encoder import Encoder
 from foveal.image.network import Network
@@ -49,7 +51,8 @@ def rows(path: Path) -> list[dict[str, object]]:
         whole = whole or seconds
         out.append({
             "image": path.name, "keep": keep, "dropped": info.dropped, "patches": info.patches, "bpp": round(info.bpp, 5),
-            "psnr_db": round(psnr_db(rgb, shown), 3), "analysis_ratio": round(seconds / whole, 3),
+            "psnr_db": round(psnr_db(rgb, shown), 3), "ms_ssim": round(ms_ssim(rgb, shown), 5),
+            "analysis_ratio": round(seconds / whole, 3),
             "class_map_bpp": round(sum(c["bytes"] for c in info.chunks if c["type"] == "CLAS") * 8
                                    / (info.width * info.height), 6),
         })  # fmt: skip
@@ -64,11 +67,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     table = [row for path in sorted(options.folder.glob("*.png")) for row in rows(path)]
-    options.output.write_text("".join(json.dumps(row) + "\n" for row in table))
+    weights = {model.name: model.weights_hash[:16] for model in foveal.models()}
+    run = machine.about(shlex.join(["scripts/bench_keep.py", options.folder.resolve().name]), weights=weights["s"])
+    options.output.write_text("".join(json.dumps(row) + "\n" for row in [run, *table]))
     for keep in KEEPS:
         chosen = [r for r in table if r["keep"] == keep]
         means = {k: round(statistics.mean(float(r[k]) for r in chosen), 4)  # type: ignore[arg-type]
-                 for k in ("bpp", "psnr_db", "analysis_ratio", "class_map_bpp")}  # fmt: skip
+                 for k in ("bpp", "psnr_db", "ms_ssim", "analysis_ratio", "class_map_bpp")}  # fmt: skip
         print(f"keep {keep!s:5} {means}")
 
 

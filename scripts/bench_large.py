@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from foveal.bench import machine
+
 COLUMNS, ROWS, SIZE = 6, 4, (768, 512)
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -90,14 +92,13 @@ def main() -> None:
     if options.job:
         job(options.job[0], options.job[1], options.folder, options.output)
         return
-    from foveal.bench.run import _cpu  # not above: AVIF's memory is measured in a process without torch
 
     picture = sheet(options.folder, options.megapixels)
     with tempfile.TemporaryDirectory() as folder, options.output.open("a", encoding="utf-8") as output:
         path, pixels = Path(folder) / "picture.png", picture.width * picture.height
         picture.save(path, compress_level=1)
         for codec in options.codecs.split(","):
-            row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": _cpu(), "width": picture.width,
+            row = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "cpu": machine.cpu(), "width": picture.width,
                    "height": picture.height, **measured(codec, path, Path(folder) / "coded", pixels)}  # fmt: skip
             output.write(json.dumps(row) + "\n")
             output.flush()

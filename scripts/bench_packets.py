@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 
 import foveal
+from foveal.bench import machine
 from foveal.bench.metrics import psnr_db
 
 QUALITIES = (37, 60, 75)
@@ -61,7 +63,10 @@ def main() -> None:
     torch.set_num_threads(1)
     pictures = sorted(options.folder.glob("*.png"))[: options.limit]
     table = [row(path, q, layers) for q in QUALITIES for layers in LAYERS for path in pictures]
-    options.output.write_text("".join(json.dumps(line) + "\n" for line in table))
+    weights = {model.name: model.weights_hash[:16] for model in foveal.models()}
+    command = ["scripts/bench_packets.py", options.folder.resolve().name, "--limit", str(len(pictures))]
+    run = machine.about(shlex.join(command), weights=weights["s"])
+    options.output.write_text("".join(json.dumps(line) + "\n" for line in [run, *table]))
     for quality in QUALITIES:
         for layers in LAYERS:
             chosen = [line for line in table if (line["quality"], line["layers"]) == (quality, layers)]

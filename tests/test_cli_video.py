@@ -261,7 +261,7 @@ def test_sound_may_outlast_the_pictures(tmp_path: Path) -> None:
     result = run("video", "encode", source, "-o", tmp_path / "out.mkv", *FAST)
     assert result.exit_code == 0, result.stderr
     with Reader(tmp_path / "out.mkv") as reader:
-        assert reader.skip(100) == 50
+        assert sum(1 for _ in reader) == 50
 
 
 def test_the_usual_codec_does_not_take_a_suffix_over_that_it_cannot_write(tmp_path: Path) -> None:

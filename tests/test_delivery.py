@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import foveal
-from foveal import container
+from foveal import container, datagrams
 
 
 def picture() -> Image.Image:
@@ -176,6 +177,27 @@ def test_only_intact_files_are_cut_or_sent(whole: bytes, action) -> None:
         action(b"not a file of ours at all")
     with pytest.raises(foveal.InputError, match="NoneType"):
         action(None)
+
+
+@pytest.mark.parametrize("mtu", [None, 300])
+def test_what_lacks_its_end_or_its_base_layer_is_not_cut(mtu: int | None) -> None:
+    data = foveal.compress(picture(), quality=50, mtu=mtu)
+    chunks = container.list_chunks(data)
+    for at in range(4, 30) if mtu is None else [chunk.offset for chunk in chunks]:
+        with pytest.raises(foveal.FormatError):
+            foveal.truncate(data[:at], 10)
+    head = container.expand(data)[: chunks[1].offset]
+    stray = b"\0\0\0\x01abcdx" + zlib.crc32(b"abcdx").to_bytes(4, "big")
+    for other in (container.SIGNATURE + stray, head + stray):
+        with pytest.raises(foveal.FormatError):
+            foveal.truncate(other, 10)
+
+
+def test_alpha_that_contradicts_its_length_is_told_as_such(whole: bytes) -> None:
+    sent = [datagrams.Datagram.from_bytes(d) for d in foveal.pack(whole, mtu=300)]
+    wrong = [replace(d, size=d.size + 5) if d and d.kind == datagrams.ALPHA else d for d in sent]
+    with pytest.warns(foveal.FovealWarning, match="^bytes of alpha did not arrive"):
+        foveal.unpack(d.to_bytes() for d in wrong if d)
 
 
 def test_arguments_of_another_kind_are_refused(whole: bytes) -> None:

@@ -122,6 +122,34 @@ def failed():
     return {c.name: c.detail for c in foveal.selftest() if not c.ok}
 
 
+@pytest.mark.parametrize("fault", [KeyError("tables.silent"), AttributeError("no such thing"), OSError("no DLL")])
+def test_selftest_survives_whatever_is_broken(fault, monkeypatch):
+    def refuse(model):
+        raise fault
+
+    monkeypatch.setattr("foveal.image.codec.golden_digest", refuse)
+    told = failed()
+    assert set(told) == {"golden stream s", "golden stream m"}
+    assert all(detail == f"{type(fault).__name__}: {fault}" for detail in told.values())
+
+
+def test_weights_that_lack_a_part_are_a_typed_error(monkeypatch):
+    whole = registry.load("s")
+    lacking = replace(whole, tensors={k: v for k, v in whole.tensors.items() if not k.startswith("synthesis.")})
+    monkeypatch.setattr(registry, "load", lambda name: lacking)
+    Network.load.cache_clear()
+    with pytest.raises(UnknownModelError, match="'s' do not fit"):
+        foveal.compress(np.zeros((16, 16), np.uint8))
+    Network.load.cache_clear()
+
+
+def test_weights_without_their_facts_are_named(monkeypatch):
+    bare = replace(registry.load("s"), facts={})
+    monkeypatch.setattr(registry, "load", lambda name: bare)
+    with pytest.raises(UnknownModelError, match="'s' lack the fact 'kmac_encode'"):
+        foveal.models()
+
+
 def test_selftest_reports_integers_that_differ(monkeypatch):
     monkeypatch.setattr("foveal.image.codec.golden_digest", lambda model: "0" * 16)
     told = failed()

@@ -43,7 +43,19 @@ WINGS = {
     )
 } | {
     f"foveal.video.{name}"
-    for name in ("sender", "receiver", "choice", "restorer", "blend", "scout", "frames", "mux", "copying", "packets")
+    for name in (
+        "sender",
+        "receiver",
+        "output",
+        "choice",
+        "restorer",
+        "blend",
+        "scout",
+        "frames",
+        "mux",
+        "copying",
+        "packets",
+    )
 }  # of the halls
 ANNEXES = {
     ("foveal.container", "foveal.short"),

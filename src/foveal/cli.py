@@ -199,6 +199,7 @@ def bench(
     threads: opt.Threads = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timings of which the median counts.")] = 3,
+    with_foveal: Annotated[bool, typer.Option("--foveal/--no-foveal", help="Foveal itself, or rivals alone.")] = True,
     resume: Annotated[bool, typer.Option("--resume/--afresh", help="Keep the lines OUT already has.")] = True,
 ) -> None:
     """Measure Foveal beside other codecs on a folder: real bytes, decoded in a fresh process."""
@@ -207,7 +208,7 @@ def bench(
     names = [name.strip() for name in rivals.split(",") if name.strip()]
     found = measure(folder, rivals=names, output=output, report=report, model=model, effort=effort,
                     threads=threads, keep=opt.share_or_word(keep), limit=limit, repeats=repeats,
-                    resume=resume)  # fmt: skip
+                    with_foveal=with_foveal, resume=resume)  # fmt: skip
     typer.echo(str(found))
 
 
@@ -283,7 +284,7 @@ def train_image(
     steps: Annotated[int | None, typer.Option(min=1, help="Length in steps, instead of minutes.")] = None,
     slice_minutes: Annotated[float | None, typer.Option(help="Stop and save before so many minutes are over.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Crops a step and process; 8 on a CPU, 32 on CUDA.")] = None,
-    crop: Annotated[int, typer.Option(min=64, help="Side of a crop, pixels.")] = 256,
+    crop: Annotated[int, typer.Option(min=128, help="Side of a crop, pixels: a multiple of 128.")] = 256,
     lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.3e-3,
     finish_lr: Annotated[float | None, typer.Option(help="That of the last convolutions; default: --lr.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

@@ -58,11 +58,13 @@ def decode(
     codec: opt.OutCodec = "x264",
     crf: opt.OutCrf = None,
     resume: opt.Resume = False,
+    on_loss: opt.OnLoss = "error",
     jobs: Jobs = 1,
 ) -> None:
     """Restore what `video encode` made, by its side information."""
     _refuse_rates(codec, crf=crf)
-    options = {"scale": scale, "model": model, "codec": codec, "crf": crf, "resume": resume}
+    options = {"scale": scale, "model": model, "codec": codec, "crf": crf, "resume": resume,
+               "on_loss": on_loss}  # fmt: skip
     task = partial(opt.decode_one, options=options, watched=jobs == 1)
     work.run_each(opt.pairs(inputs, output, "-restored", ".mkv"), task, jobs)
 
@@ -76,12 +78,14 @@ def restore(
     codec: opt.OutCodec = "x264",
     crf: opt.OutCrf = None,
     resume: opt.Resume = False,
+    on_loss: opt.OnLoss = "error",
     side_info: opt.UseSide = True,
     jobs: Jobs = 1,
 ) -> None:
     """Enlarge any compressed video, or repair it at its own size with --scale 1."""
     _refuse_rates(codec, crf=crf)
-    options = {"scale": scale, "model": model, "codec": codec, "crf": crf, "resume": resume, "use_side": side_info}
+    options = {"scale": scale, "model": model, "codec": codec, "crf": crf, "resume": resume, "on_loss": on_loss,
+               "use_side": side_info}  # fmt: skip
     task = partial(opt.restore_one, options=options, watched=jobs == 1)
     work.run_each(opt.pairs(inputs, output, "-restored", ".mkv"), task, jobs)
 

@@ -2,10 +2,8 @@
 
     signature  HEAD  iCCP?  CLAS?  BASE  BAS2?  BAS3?  fILT?  PCKT...  ALPH?  eXIF?  xMP_?  IEND
 
-`write` and `read` are inverses; what reads a file takes its short form too (`short.py`) and speaks of it as if it lay in
-chunks. Payloads are opaque bytes here; no torch and no numpy. Every size is
-compared with `Limits` before anything is allocated for it, and every refusal is a typed error:
-NotFovealError, TruncatedError, CorruptError, VersionError or LimitError.
+`write` and `read` are inverses; readers take the short form too (`short.py`) and speak of it as if it lay in chunks.
+Payloads are opaque bytes. Every size is compared with `Limits` before anything is allocated; refusals are typed errors.
 """
 
 from __future__ import annotations
@@ -175,6 +173,11 @@ def read_metadata(file: BinaryIO, *, limits: Limits = DEFAULT_LIMITS) -> Metadat
         if payload and file.read(4) == _U32.pack(zlib.crc32(type_ + payload)):
             found.setdefault(type_, payload)
     return Metadata(*map(found.get, METADATA))
+
+
+def read_packet(chunk: bytes, header: Header) -> Packet:
+    """The packet in this chunk, for a file that arrives in pieces. CorruptError when it is none."""
+    return _packet(_chunk_at(SIGNATURE + chunk, len(SIGNATURE), DEFAULT_LIMITS), [], header)
 
 
 def list_chunks(data: Data, *, limits: Limits = DEFAULT_LIMITS) -> list[ChunkInfo]:

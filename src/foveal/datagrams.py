@@ -2,7 +2,7 @@
 
 FORMAT.md, "Datagrams", is the page this follows. A message is a *share* of one section of a file:
 
-    base      all that must arrive (HEAD, CLAS, BASE): any `needed` of its shares rebuild it
+    base      what must arrive (HEAD, CLAS, the base layer, fILT): any `needed` of its shares rebuild it
     packet    one PCKT each; whatever arrives helps
     parity    what rebuilds lost packets, as many as there are of it
     the rest  ALPH, iCCP, eXIF, xMP_, one section each: every share is needed, the picture is not lost without
@@ -47,7 +47,7 @@ PACKET_OVERHEAD = OVERHEAD + _LENGTH.size  # for a packet, so that its parity fi
 
 @dataclass(frozen=True)
 class Datagram:
-    """One message. file: CRC-32 of the file that all of them make. kind: BASE .. XMP. number: of this share. needed:
+    """One message. file: CRC-32 of the file that all of them make. kind: BASE .. PARITY. number: of this share. needed:
     shares that make up the section, or a block of BASE or PARITY; for PACKET the packets of the file, of which none is
     needed. size: bytes of the section, 0 for PACKET; for PARITY the packets of the file."""
 
@@ -174,8 +174,10 @@ def _sections(found: dict[tuple[int, int], Datagram], kinds: dict[int, Datagram]
             whole, size = b"".join(of[kind].values()), kinds[kind].size
             if len(of[kind]) == kinds[kind].needed and len(whole) == size:
                 rest[kind] = whole
+            elif missing := kinds[kind].needed - len(of[kind]):
+                lost.append(f"{missing} of {kinds[kind].needed} datagrams of {NAMES[kind]}")
             else:
-                lost.append(f"{kinds[kind].needed - len(of[kind])} of {kinds[kind].needed} datagrams of {NAMES[kind]}")
+                lost.append(f"bytes of {NAMES[kind]}")
     if len(packets) < count:
         lost.append(f"{count - len(packets)} of {count} packets")
     return Sections(base, packets, count, rest, tuple(lost))

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from numbers import Real
 
 from foveal import container, datagrams
-from foveal.errors import CorruptError, FovealWarning, InputError
+from foveal.errors import CorruptError, FovealWarning, InputError, TruncatedError
 
 _START = (b"HEAD", b"CLAS", b"BASE", *container.MORE, b"fILT")
 _REST = {datagrams.ICC: b"iCCP", datagrams.ALPHA: b"ALPH", datagrams.EXIF: b"eXIF", datagrams.XMP: b"xMP_"}
@@ -31,6 +31,9 @@ def truncate(data: bytes, size: int) -> bytes:
     chunks = _chunks(data)
     if not (isinstance(size, Real) and size == size):
         raise InputError(f"size {size!r} is not a number of bytes")
+    container.read(data, tolerant=True)  # a file that can be decoded, or the error that says why not
+    if not chunks or chunks[-1][0] != "IEND":
+        raise TruncatedError("the end of the file (IEND) is missing; get the file again")
     if len(data) <= size:
         return bytes(data)
     short = container.is_short(data)
@@ -68,7 +71,8 @@ def pack(data: bytes, *, mtu: int = 1200, copies: float = 2.25, parity: float = 
 
     ``copies`` is how many times the base layer's bytes are sent, as an erasure code: any sufficient number of its
     datagrams rebuild it. ``parity`` is how many datagrams are sent for each packet besides: they replace as many lost ones,
-    whichever these are. Unknown ancillary chunks are left out. InputError for options, FormatError for a bad file.
+    whichever these are. Unknown ancillary chunks are left out. ``mtu`` 128..65507, ``copies`` 1..255, ``parity`` 0..254.
+    InputError for options, FormatError for a bad file, LimitError for one that takes more datagrams than can be counted.
     """
     datagrams.check(mtu, copies, parity)
     _chunks(data)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
+from importlib import import_module
 from typing import Any
 
 from foveal import container, registry
-from foveal.errors import CorruptError, FovealError
+from foveal.errors import CorruptError, FovealError, UnknownModelError
 from foveal.header import MAX_LEVEL
 from foveal.types import Check, Info, ModelInfo
 
@@ -14,7 +15,7 @@ from foveal.types import Check, Info, ModelInfo
 def inspect(data: bytes, *, verify: bool = False) -> Info:
     """Facts of a .fov file, without decoding its picture (and without torch).
 
-    Every chunk is listed with its bytes and whether its CRC holds; ``verify`` raises the typed error of the first fault.
+    Every chunk is listed with its bytes and whether its CRC holds; ``verify`` raises the FormatError of the first fault.
     """
     from foveal.image import classmap
 
@@ -47,30 +48,25 @@ def inspect(data: bytes, *, verify: bool = False) -> Info:
 
 def models() -> list[ModelInfo]:
     """The models this installation holds, smallest first."""
-    out = []
-    for name, number in sorted(registry.IDS.items(), key=lambda item: item[1]):
-        weights = registry.load(name)
-        facts: dict[str, Any] = weights.facts
-        out.append(
-            ModelInfo(
-                name,
-                number,
-                weights.digest.hex(),
-                sum(t.numel() for t in weights.tensors.values()),
-                facts["kmac_encode"],
-                facts["kmac_decode"],
-                weights.file_bytes,
-                name == registry.DEFAULT,
-            )
-        )
-    return out
+    return [_model(name, number) for name, number in sorted(registry.IDS.items(), key=lambda item: item[1])]
+
+
+def _model(name: str, number: int) -> ModelInfo:
+    weights = registry.load(name)
+    try:
+        encode, decode = (weights.facts[key] for key in ("kmac_encode", "kmac_decode"))
+    except KeyError as missing:
+        raise UnknownModelError(f"weights of model {name!r} lack the fact {missing}; reinstall foveal") from None
+    parameters = sum(t.numel() for t in weights.tensors.values())
+    digest, default = weights.digest.hex(), name == registry.DEFAULT
+    return ModelInfo(name, number, digest, parameters, encode, decode, weights.file_bytes, default)
 
 
 def selftest() -> list[Check]:
     """Checks that this machine codes as every other does: weights, integer prior, entropy tables, a round trip."""
     checks = [Check("python", True, f"{platform.python_version()} on {platform.machine()}")]
     for name in ("torch", "numpy", "PIL", "constriction", "safetensors"):
-        checks.append(_attempt(name, lambda name=name: __import__(name).__version__))
+        checks.append(_attempt(name, lambda name=name: getattr(import_module(name), "__version__", "present")))
     for name in registry.IDS:
         checks.append(_attempt(f"weights {name}", lambda name=name: registry.load(name).digest.hex()))
     checks += _files()
@@ -93,12 +89,13 @@ def _files() -> list[Check]:
 
 
 def _attempt(name: str, action: Any) -> Check:
+    """A check that passes unless ``action`` raises: whatever is broken in an installation may raise anything."""
     try:
         return Check(name, True, str(action()))
-    except AttributeError:
-        return Check(name, True, "present")
-    except (FovealError, ImportError, RuntimeError) as e:
-        return Check(name, False, str(e))
+    except FovealError as fault:
+        return Check(name, False, str(fault))
+    except Exception as fault:
+        return Check(name, False, f"{type(fault).__name__}: {fault}")
 
 
 def _golden(model: str) -> str:

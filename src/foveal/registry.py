@@ -82,8 +82,8 @@ def load(name: str) -> Weights:
     try:
         tensors = parse(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        facts = json.loads(header.get("__metadata__", {}).get("facts", "{}"))
-    except (SafetensorError, ValueError) as e:
+        facts = dict(json.loads(header.get("__metadata__", {}).get("facts", "{}")))
+    except (SafetensorError, ValueError, TypeError, RecursionError) as e:
         raise UnknownModelError(f"weights of model {name!r} are damaged ({e}); reinstall foveal") from e
     return Weights(name, IDS[name], digest, tensors, facts, len(data))
 

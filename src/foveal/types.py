@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Info:
     """What a .fov file says of itself. ``bytes`` on disk, ``bpp`` bits per pixel, ``level`` 0..79, ``quality`` 0..100,
-    ``patches`` 16x16 tokens, ``dropped`` of them, ``alpha`` the patent's compression ratio m^2 / (m^2 - p),
-    ``layers`` of quality."""
+    ``mode`` "RGB" or "L", ``patches`` 16x16 tokens, ``dropped`` of them, ``alpha`` the patent's compression ratio
+    m^2 / (m^2 - p), ``layers`` of quality, ``chunks`` in the file's order, each with its "type", "bytes" of its payload and
+    "crc_ok"."""
 
     width: int
     height: int
@@ -94,7 +95,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Check:
-    """One line of ``foveal doctor``."""
+    """One line of ``foveal doctor``: what was tried (``name``), whether it holds, and what was found or is wrong."""
 
     name: str
     ok: bool

@@ -45,6 +45,20 @@ def test_other_files_are_refused(tmp_path: Path, line: str) -> None:
         results.read(file)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("image", ["a"]), ("bytes", 1.5), ("setting", None), ("psnr_db", "x"), ("width", True)]
+)
+def test_values_of_another_type_are_refused(
+    tmp_path: Path, point: Callable[..., Point], name: str, value: object
+) -> None:
+    file = tmp_path / "other.jsonl"
+    results.append(file, point("a.png", "jpeg", 1, 0.5, 30))
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, name: value}) + "\n")
+    with pytest.raises(InputError, match=f"line 1: {name} is "):
+        results.read(file)
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         results.read(tmp_path / "none.jsonl")

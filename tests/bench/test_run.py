@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from foveal.bench import results
+from foveal.bench import machine, results
 from foveal.bench.rivals import Spec
 from foveal.bench.run import Summary, bench
 from foveal.bench.worker import Worker, timed
+from foveal.cli import app
 from foveal.errors import FovealError, InputError
 
 GRID = {"jpeg": (20, 50, 90), "webp": (10, 50, 90)}
@@ -47,8 +50,33 @@ def test_the_first_line_tells_how_it_was_run(folder: Path, tmp_path: Path) -> No
     assert first["kind"] == "run"
     assert {"date", "cpu", "packages", "python"} <= set(first)
     assert (first["threads"], first["pictures"], first["folder"]) == (1, 1, "pictures")
-    assert first["command"] == "foveal bench pictures --rivals jpeg,webp -o results.jsonl --no-foveal --threads 1"
+    assert first["command"] == (
+        "foveal bench pictures --rivals jpeg,webp -o results.jsonl --no-foveal --limit 1 --threads 1 --repeats 2"
+    )
     assert str(tmp_path) not in json.dumps(first)
+
+
+def test_the_command_of_the_first_line_can_be_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(folder, tmp_path / "results.jsonl", limit=1, qualities=None, rivals=("jpeg",), repeats=1)
+    said = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])["command"]
+    monkeypatch.chdir(folder.parent)
+    words = [folder.name if word == "pictures" else word for word in shlex.split(said)[1:]]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    again = results.read(Path("results.jsonl")).points
+    assert [(p.key, p.bytes) for p in again] == [(p.key, p.bytes) for p in first.points]
+
+
+def test_a_system_without_a_load_average_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError("not here")
+
+    monkeypatch.setattr("os.getloadavg", refuse)
+    assert machine.facts(["numpy", "no-such-package"])["load"] is None
+    monkeypatch.delattr("os.getloadavg")
+    found = machine.facts(["numpy", "no-such-package"])
+    assert found["load"] is None and found["cores"] >= 1 and list(found["packages"]) == ["numpy"]
 
 
 def test_a_broken_off_run_goes_on_where_it_stopped(folder: Path, tmp_path: Path) -> None:

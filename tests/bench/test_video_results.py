@@ -79,6 +79,16 @@ def test_a_variants_name_tells_its_model(variant: str, model: str) -> None:
     assert results.model_of(variant) == model
 
 
+@pytest.mark.parametrize(("name", "value"), [("clip", ["a"]), ("bytes", "many"), ("vmaf", None), ("why", 3)])
+def test_values_of_another_type_are_refused(tmp_path: Path, video_point, name: str, value: object) -> None:
+    file = tmp_path / "x.jsonl"
+    results.append(file, video_point("a", "full", 30, 100, 30))
+    assert len(results.read(file).points) == 1
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}) + "\n")
+    with pytest.raises(InputError, match="line 1"):
+        results.read(file)
+
+
 @pytest.mark.parametrize("line", ["[]", "{", '{"kind": "point"}', '{"kind": "loss run"}', '{"kind": ["speed"]}'])
 def test_other_files_are_not_taken_for_results(tmp_path: Path, line: str) -> None:
     (tmp_path / "x.jsonl").write_text(line + "\n")

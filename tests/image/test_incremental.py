@@ -54,6 +54,15 @@ def test_a_picture_for_the_base_layer_and_each_packet_and_no_other(data, monkeyp
     assert len(pictures) == 9
 
 
+def test_what_stands_before_the_packets_is_not_read_again_for_each(rich, monkeypatch):
+    """A colour profile may have 16 MiB and a file 65535 packets."""
+    sizes = []
+    read = container.read
+    monkeypatch.setattr(container, "read", lambda data, **how: sizes.append(len(data)) or read(data, **how))
+    decoder, _ = fed(rich, 64)
+    assert decoder.finished and len(sizes) == 5  # three parts of the base, the filter, the end
+
+
 def test_packets_that_come_together_are_shown_once(data, monkeypatch):
     calls = []
     show = viewing.show

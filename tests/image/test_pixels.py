@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from foveal.errors import CorruptError, FovealWarning, InputError, LimitError, UnsupportedImageError
+from foveal.header import Metadata
 from foveal.image.pixels import (
     MAX_SIDE,
     Pixels,
@@ -24,6 +25,18 @@ from foveal.image.pixels import (
     metadata,
     to_pillow,
 )
+
+
+def test_want_of_memory_is_not_a_picture_that_cannot_be_read(monkeypatch):
+    image = Image.new("RGB", (8, 8))
+
+    def refuse():
+        raise MemoryError
+
+    monkeypatch.setattr(image, "load", refuse)
+    with pytest.raises(MemoryError):
+        from_pillow(image)
+
 
 RNG = np.random.default_rng(7)
 
@@ -196,6 +209,15 @@ def test_size_limits_come_before_the_pixels():
             from_pillow(image())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_an_alpha_plane_with_an_unknown_filter_is_damaged_whatever_pillow_may_load(tolerant, monkeypatch):
+    rows = b"".join(bytes([9 if y == 2 else 0, *range(4)]) for y in range(4))
+    data = png(4, 4, compressed=zlib.compress(rows))
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
+    with pytest.raises(CorruptError, match="filter 9"):
+        decompress_alpha(data, 4, 4)
+
+
 def test_a_file_that_breaks_off_is_an_input_error():
     file = io.BytesIO()
     Image.fromarray(noise(64, 64, 3)).save(file, "PNG")
@@ -337,7 +359,7 @@ def test_metadata_of_files_is_kept_and_orientation_not_applied():
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image = reopened(Image.new("RGB", (6, 4)), "JPEG", exif=exif(), icc_profile=icc, xmp=b"<x/>")
     found = metadata(image)
-    assert found == (exif().tobytes().removeprefix(b"Exif\0\0"), icc, b"<x/>")
+    assert found == Metadata(icc, exif().tobytes().removeprefix(b"Exif\0\0"), b"<x/>")
     assert from_pillow(image).rgb.shape == (4, 6, 3)
 
 
@@ -345,7 +367,7 @@ def test_metadata_of_files_is_kept_and_orientation_not_applied():
 def test_attach_gives_pillow_what_it_understands(kind):
     found = metadata(reopened(Image.new("RGB", (6, 4)), kind, exif=exif()))
     image = Image.new("RGB", (6, 4))
-    attach(image, *found)
+    attach(image, found.exif, found.icc, found.xmp)
     assert image.info["exif"].startswith(b"Exif\0\0")
     assert "icc_profile" not in image.info and "xmp" not in image.info
     assert (image.getexif()[0x010F], image.getexif()[0x0112]) == ("Acme", 6)

@@ -10,7 +10,7 @@ from foveal.image.prior import (
     ACT_MAX,
     BASE,
     EXACT,
-    FINEST,
+    MAX_LEVEL,
     PASSES,
     RING,
     SCALES,
@@ -57,7 +57,7 @@ def everything(prior, level):
         mean, scale = prior.base(number, values, features, index, level)
         values[at] = reconstruct(whole(mean.shape, 2040, dtype, number), mean)
         found += [mean, scale]
-    levels = [level, level, min(level + 64, FINEST)]
+    levels = [level, level, min(level + 64, MAX_LEVEL)]
     which = torch.arange(COUNT) % 3
     context = prior.context(values, features, index.ring, levels, which, torch.arange(COUNT))
     done, spread = [prior.squash(values)], prior.spread(levels)[which]
@@ -68,7 +68,7 @@ def everything(prior, level):
     return [context, values, *found]
 
 
-@pytest.mark.parametrize("level", [0, 500, 777, FINEST])
+@pytest.mark.parametrize("level", [0, 500, 777, MAX_LEVEL])
 def test_fp32_and_fp64_give_the_same_integers(priors, level):
     for single, double in zip(*(everything(p, level) for p in priors), strict=True):
         assert (single.double() == double.double()).all()
@@ -170,7 +170,7 @@ def test_rows_interpolate_between_levels(tensors):
     table = tensors["c_level"].long()
     assert (prior.row("c_level", 160) == table[10]).all()
     assert (prior.row("c_level", 164) == (3 * table[10] + table[11]) // 4).all()
-    assert (prior.row("c_level", FINEST) == table[79]).all()
+    assert (prior.row("c_level", MAX_LEVEL) == table[79]).all()
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 5), (8, 8), (11, 13)])

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from foveal.image.quantize import (
-    FINEST,
+    MAX_LEVEL,
     SYMBOL_MAX,
     class_levels,
     level_of,
     optimised,
     plain,
-    quality_of,
     rate_weight,
     steps,
 )
@@ -24,18 +23,18 @@ def cost(symbols, index):
 
 
 def test_quality_and_level():
-    assert (level_of(0), level_of(100), level_of(-5), level_of(500)) == (0, FINEST, 0, FINEST)
-    assert all(level_of(quality_of(level)) == level for level in range(FINEST + 1))
+    assert (level_of(0), level_of(100), level_of(-5), level_of(500)) == (0, MAX_LEVEL, 0, MAX_LEVEL)
+    assert all(level_of(100 * level / MAX_LEVEL) == level for level in range(MAX_LEVEL + 1))
 
 
 def test_classes_are_a_quarter_octave_finer():
     assert class_levels(100) == [100, 100, 164, 228]
-    assert class_levels(1210) == [1210, 1210, FINEST, FINEST]
+    assert class_levels(1210) == [1210, 1210, MAX_LEVEL, MAX_LEVEL]
     assert rate_weight(128) == 2 * rate_weight(0)
 
 
 def test_steps_fall_and_interpolate_in_the_logarithm():
-    table = np.stack([steps(LN_STEP, level) for level in range(FINEST + 1)])
+    table = np.stack([steps(LN_STEP, level) for level in range(MAX_LEVEL + 1)])
     assert table.shape == (1265, 2) and (np.diff(table, axis=0) < 0).all()
     np.testing.assert_allclose(table[16], np.exp(LN_STEP[1]))
     np.testing.assert_allclose(np.log(table[24]), (LN_STEP[1] + LN_STEP[2]) / 2)

@@ -113,6 +113,19 @@ def test_tiff_keeps_exif_beside_xmp(tmp_path):
     assert (back.info["xmp"], back.info["icc_profile"]) == ("<é/>".encode(), b"a profile")
 
 
+@pytest.mark.parametrize("xmp", [None, "<x/>"])
+@pytest.mark.parametrize(
+    ("tag", "value"), [(256, 3), (257, 900), (262, 6), (266, 2), (273, 9), (284, 2), (338, (1,)), (339, (3, 3, 3))]
+)
+def test_exif_does_not_tell_a_tiff_how_its_pixels_are_stored(tmp_path, tag, value, xmp):
+    image, tags = picture(), Image.Exif()
+    tags[tag], tags[0x013B] = value, "someone"
+    image.info.update(exif=tags.tobytes(), **({"xmp": xmp} if xmp else {}))
+    images.save(image, str(tmp_path / "a.tif"))
+    back = images.load(str(tmp_path / "a.tif"))
+    assert (back.mode, back.tobytes(), back.getexif()[0x013B]) == (image.mode, image.tobytes(), "someone")
+
+
 @pytest.mark.parametrize(("suffix", "kind"), [("bmp", "BMP"), ("ppm", "PPM"), ("jp2", "JPEG2000"), ("tga", "TGA")])
 def test_what_a_format_does_not_hold_is_told(tmp_path, suffix, kind):
     path = str(tmp_path / f"a.{suffix}")

@@ -4,6 +4,7 @@ import functools
 import io
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -211,6 +212,21 @@ def test_truncated_files_are_loaded_where_pillow_is_told_to(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     shown = np.asarray(Image.open(io.BytesIO(cut)))
     assert np.array_equal(shown, np.asarray(foveal.decompress(cut, on_loss="conceal")))
+
+
+def test_a_file_beyond_the_limit_is_not_read_whole(monkeypatch):
+    class Endless(io.BytesIO):
+        asked: ClassVar[list[int]] = []
+
+        def read(self, size=-1):
+            self.asked.append(size)
+            return super().read(size)
+
+    data = saved(smooth("RGB", (64, 64)))
+    image = Image.open(Endless(data))
+    Endless.asked.clear()
+    image.load()
+    assert Endless.asked and min(Endless.asked) > len(data)
 
 
 def test_registered_under_its_names():

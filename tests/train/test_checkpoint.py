@@ -62,3 +62,12 @@ def test_what_does_not_fit_is_named(tmp_path):
                         (tmp_path / "c.sft", nn.Linear(3, 2))):  # fmt: skip
         with pytest.raises(InputError, match=path.name):
             checkpoint.load(path, model)
+
+
+@pytest.mark.parametrize("facts", ["nonsense", "[1]", "5", "null", "[" * 200_000])
+def test_facts_that_are_no_object_are_named(tmp_path, facts):
+    model = nn.Linear(3, 2)
+    checkpoint.write(tmp_path / "a.sft", model.state_dict(), {"facts": facts})
+    for action in (checkpoint.size_of, lambda path: checkpoint.load(path, model)):
+        with pytest.raises(InputError, match=r"a\.sft: not a training checkpoint"):
+            action(tmp_path / "a.sft")

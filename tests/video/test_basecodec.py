@@ -15,6 +15,21 @@ from foveal.video.frames import Reader
 from foveal.video.mux import Writer
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, False),
+        ({"SIMD Extensions": {"baseline": ["X86_V2"]}}, False),  # as NumPy tells of a CPU with nothing beyond
+        ({"SIMD Extensions": {"found": ["X86_V3"]}}, False),
+        ({"SIMD Extensions": {"found": ["X86_V3", "X86_V4"]}}, True),
+        ({"SIMD Extensions": {"found": ["AVX512F"]}}, True),
+    ],
+)
+def test_avx512_is_known_of_every_cpu(told: dict[str, object], expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numpy.show_config", lambda mode: told)
+    assert basecodec.has_avx512() is expected
+
+
 def test_this_pyav_has_every_encoder() -> None:
     assert basecodec.available() == list(ENCODERS)
 

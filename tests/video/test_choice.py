@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -204,6 +205,20 @@ def test_pictures_are_sampled_where_there_are_some(late: int, tmp_path: Path, mo
     found = sample(path, video)
     places = [next(n for n, y in enumerate(frames) if np.array_equal(y, p.y)) for p in found]
     assert places == [*range(6, 12), *range(22, 28), *range(39, 45)]
+
+
+def test_probes_in_threads_leave_the_warnings_of_the_process_alone(tmp_path: Path) -> None:
+    path = made.clip(tmp_path / "a.mkv", "ffv1", width=96, height=64, times=range(4))
+    with Reader(path) as reader:
+        video = reader.format
+    before = list(warnings.filters)
+
+    def one(crf: float) -> float:
+        return choose(path, video, EncoderSettings("x264", crf=crf, preset="ultrafast"), plain(video)).scale
+
+    with ThreadPoolExecutor(3) as pool:
+        assert set(pool.map(one, range(30, 36))) <= set(choice.SCALES)
+    assert list(warnings.filters) == before
 
 
 @pytest.mark.parametrize(("seconds", "each"), [(112.0, 1.0), (12.0, 1.0), (3.0, 0.24)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 import warnings
 from fractions import Fraction
@@ -30,6 +31,16 @@ from foveal.video.types import Frame
 def read(path: Path | str, **options: object) -> list[Frame]:
     with Reader(path, **options) as reader:  # type: ignore[arg-type]
         return list(reader)
+
+
+def test_without_standard_input_files_are_read_and_a_pipe_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.y4m").write_bytes(b"YUV4MPEG2 W16 H16 F25:1\nFRAME\n" + bytes(16 * 24))
+    monkeypatch.setattr(sys, "stdin", None)  # as under a daemon
+    assert len(read(tmp_path / "a.y4m")) == 1
+    with pytest.raises(InputError, match="standard input is closed"):
+        Reader("-")
 
 
 @pytest.mark.parametrize("bits", [8, 10])
@@ -61,7 +72,6 @@ def test_the_format_says_what_the_file_says(tmp_path: Path) -> None:
         assert (found.full_range, found.matrix, found.primaries, found.transfer) == (True, 9, 9, 16)
         assert (found.chroma_location, found.aspect, found.rotation) == (3, Fraction(4, 3), 90)
     assert found.time_base == made.BASE and found.frames == made.COUNT
-    assert found.bits_per_second and found.bits_per_second > 10000
     assert found.seconds == pytest.approx(11 * made.STEP / 30000, rel=0.4)
 
 
@@ -87,9 +97,8 @@ def test_skipping_is_reading_and_dropping(tmp_path: Path) -> None:
     path = made.clip(tmp_path / "a.mp4")
     frames = read(path)
     with Reader(path) as reader:
-        assert reader.skip(3) == 3
-        assert next(iter(reader)).pts == frames[3].pts
-        assert reader.skip(99) == made.COUNT - 4
+        assert [frame.pts for frame in itertools.islice(reader, 4)] == [frame.pts for frame in frames[:4]]
+        assert sum(1 for _ in reader) == made.COUNT - 4
         assert list(reader) == []
 
 

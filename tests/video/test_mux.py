@@ -16,10 +16,11 @@ import pytest
 import video_clips as made
 
 from foveal.errors import FovealWarning, InputError, UnsupportedVideoError
+from foveal.video import sidecar
 from foveal.video.basecodec import EncoderSettings
 from foveal.video.frames import Reader
 from foveal.video.mux import Writer, concat
-from foveal.video.types import Frame
+from foveal.video.types import Frame, Mastering
 
 FAST = {"x264": EncoderSettings("x264", crf=18, preset="ultrafast"), "svtav1": EncoderSettings("svtav1", crf=20, preset=10),
         "x265": EncoderSettings("x265", crf=18, preset="ultrafast"), "ffv1": EncoderSettings("ffv1")}  # fmt: skip
@@ -228,20 +229,64 @@ def test_targets_that_cannot_be_are_refused(name: str, codec: str, told: str, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_attachments_are_kept_and_added(tmp_path: Path) -> None:
-    source, extra = made.rich(tmp_path / "in.mkv"), {"foveal-side.bin": bytes(range(250))}
-    with Reader(source) as reader:
-        writer = Writer(tmp_path / "out.mkv", reader.format, FAST["x264"], copy_from=source, attachments=extra)
-        for frame in reader:
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "x264"), ("a.mkv", "ffv1"), ("a.y4m", "x264")])
+def test_of_a_file_that_nobody_sees_nothing_is_told(name: str, codec: str, tmp_path: Path) -> None:
+    video = replace(made.video_format(63), mastering=Mastering(None, (1000, 400)))
+    frames = [replace(f, pts=f.pts**2) for f in made.frames(4, 63)]
+    with Writer(tmp_path / name, video, FAST[codec], quiet=True) as writer:
+        for frame in frames:
             writer.write(frame)
-        writer.close()
+    assert (tmp_path / name).stat().st_size > 100
+
+
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
+@pytest.mark.parametrize(
+    ("source", "known", "unknown"),
+    [("in.mkv", (b"A_AAC",), (b"A_XYZ",)), ("in.mov", (b"mp4a", b"esds"), (b"apac", b"dapa"))],
+)
+def test_sound_of_an_unknown_codec_is_left_out_and_told(
+    source: str, known: tuple[bytes, ...], unknown: tuple[bytes, ...], target: str, tmp_path: Path
+) -> None:
+    """Telephones add a track of sound around them that FFmpeg does not know."""
+    path = made.with_cover(tmp_path / source) if source == "in.mov" else made.rich(tmp_path / source)
+    data = path.read_bytes()
+    for old, new in zip(known, unknown, strict=True):
+        data = data.replace(old, new)
+    path.write_bytes(data)
+    with pytest.warns(FovealWarning, match="unknown audio"):
+        recode(path, tmp_path / target)
+    found = made.facts(tmp_path / target)
+    with Reader(path, quiet=True) as reader:
+        assert len(found["times"]) == sum(1 for _ in reader) > 1
+    assert not [s for s in found["streams"] if s["type"] == "audio" and s.get("codec") == "aac"]
+
+
+def test_of_two_pictures_the_one_that_can_be_decoded_is_the_main_one(tmp_path: Path) -> None:
+    path = tmp_path / "in.mkv"
+    with av.open(str(path), "w") as out:
+        streams = [out.add_stream(name, rate=25, width=64, height=48) for name in ("mpeg4", "libx264")]
+        for stream in streams:
+            stream.pix_fmt = "yuv420p"
+        for number in range(3):
+            for stream in streams:
+                out.mux(stream.encode(made.picture(made.planes(number), number, Fraction(1, 25))))
+        for stream in streams:
+            out.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/ASP", b"V_XYZ12/ISO/ASP"))
+    with pytest.warns(FovealWarning, match="unknown video"):
+        recode(path, tmp_path / "out.mkv")
+    assert [s["type"] for s in made.facts(tmp_path / "out.mkv")["streams"]] == ["video"]
+
+
+def test_attachments_are_kept_but_side_information_about_other_pictures_is_not(tmp_path: Path) -> None:
+    source = made.rich(tmp_path / "in.mkv")
+    sidecar.put(source, bytes(range(250)))
+    assert [s["name"] for s in made.facts(source)["streams"] if s["type"] == "attachment"] == ["font.ttf", sidecar.NAME]
+    recode(source, tmp_path / "out.mkv")
     found = [s for s in made.facts(tmp_path / "out.mkv")["streams"] if s["type"] == "attachment"]
     assert [(s["name"], s["mime"], s["data"]) for s in found] == [
-        ("font.ttf", "application/x-truetype-font", bytes(range(200))),
-        ("foveal-side.bin", "application/x-foveal-side", bytes(range(250))),
+        ("font.ttf", "application/x-truetype-font", bytes(range(200)))
     ]
-    with pytest.raises(UnsupportedVideoError, match=r"only \.mkv"):
-        Writer(tmp_path / "out.mp4", made.video_format(), FAST["x264"], attachments=extra)
 
 
 def test_memory_does_not_grow_with_the_sound(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import signal
@@ -29,6 +30,7 @@ from foveal.video.moments import Moments
 from foveal.video.receiver import RestoreReport, receive
 from foveal.video.resize import resize_planes
 from foveal.video.restorer import Parts, Restorer
+from foveal.video.sender import send
 from foveal.video.types import Planes
 
 LOSSLESS, FAST = EncoderSettings("ffv1"), EncoderSettings("x264", crf=14, preset="ultrafast")
@@ -361,8 +363,29 @@ def test_y4m_files_have_no_parts_to_resume(small: Path, tmp_path: Path) -> None:
     assert len(pictures(out)) == made.COUNT and alike(pictures(out), plainly(small))
 
 
+@pytest.mark.parametrize("side", [False, True])
+def test_pictures_are_let_go_however_long_the_video_is(side: bool, tmp_path: Path) -> None:
+    """Side information waits for the two frames after; nothing waits longer."""
+    source, small, held = (
+        made.clip(tmp_path / "in.mkv", times=range(40)),
+        tmp_path / "small.mkv",
+        list[tuple[int, int]](),
+    )
+    send(source, small, EncoderSettings("x264", crf=20, preset="ultrafast"), scale=2, side_information=side)
+
+    def count(done: int, total: int | None) -> None:
+        kinds = [type(found) for found in gc.get_objects()]
+        held.append((kinds.count(Planes), kinds.count(torch.Tensor)))
+
+    silently(small, tmp_path / "out.mkv", FAST, scale=2, progress=count)
+    assert len(held) == 40 and 0 < max(planes for planes, _ in held) < 14
+    assert max(tensors for _, tensors in held[20:]) <= max(tensors for _, tensors in held[:20])
+
+
 def test_the_input_is_not_overwritten(small: Path) -> None:
     before = small.read_bytes()
+    with pytest.raises(InputError, match="cannot read"):  # and one that is not there is told of, output or not
+        receive(small.with_name("missing.mkv"), small, FAST)
     with pytest.raises(InputError, match="is the input"):
         receive(small, small, FAST)
     assert small.read_bytes() == before

@@ -10,13 +10,14 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 import video_clips as made
 
 import foveal.video
-from foveal.errors import CorruptError, FovealWarning, InputError
+from foveal.errors import CorruptError, FovealWarning, InputError, TruncatedError
 from foveal.video import restorer, sidecar
 from foveal.video.basecodec import EncoderSettings
 from foveal.video.frames import Reader
@@ -60,6 +61,49 @@ def test_a_stream_that_is_none_is_left_aside_aloud(small: Path, tmp_path: Path) 
             report = receive(small, tmp_path / "out.mkv", LOSSLESS)
         assert not report.side_information and report.frames == made.COUNT
         assert all(map(np.array_equal, luma(tmp_path / "out.mkv"), plainly(small, tmp_path / "plain.mkv")))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_what_there_is_of_a_cut_file_is_restored_when_asked_for(suffix: str, tmp_path: Path) -> None:
+    source, whole, cut = made.rich(tmp_path / f"in{suffix}"), tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    send(source, whole, FAST, scale=2)
+    data = whole.read_bytes()
+    cut.write_bytes(data[: int(0.7 * len(data))])
+    with pytest.raises(TruncatedError, match="--on-loss conceal"):
+        receive(cut, tmp_path / "out.mkv", LOSSLESS)
+    with pytest.raises(InputError, match="on_loss 'maybe'"):
+        receive(cut, tmp_path / "out.mkv", LOSSLESS, on_loss="maybe")
+    assert not list(tmp_path.glob("out*"))
+    with pytest.warns(FovealWarning) as told:
+        report = receive(cut, tmp_path / "out.mkv", LOSSLESS, on_loss="conceal")
+    words = " ".join(str(warning.message) for warning in told)
+    assert "what there is, is used" in words and "restored without" in words
+    shown = luma(tmp_path / "out.mkv")
+    assert 2 < report.frames == len(shown) < made.COUNT and not report.side_information
+    expected = plainly(whole, tmp_path / "plain.mkv")
+    assert all(map(np.array_equal, shown, expected))
+    assert [s["type"] for s in made.facts(tmp_path / "out.mkv")["streams"]].count("audio") == 2
+
+
+def test_damage_on_the_way_ends_the_side_information_not_the_video(small: Path, tmp_path: Path) -> None:
+    source = made.clip(tmp_path / "in.mkv", "ffv1", width=128, height=96, times=range(40))
+    send(source, small, replace(FAST, preset="medium"), scale=2)
+    receive(small, tmp_path / "whole.mkv", LOSSLESS)
+    whole = luma(tmp_path / "whole.mkv")
+    with av.open(str(small)) as container:
+        place = [packet.pos for packet in container.demux(video=0) if packet.size][20]
+    data = bytearray(small.read_bytes())
+    data[place + 8 : place + 24] = b"\xff" * 16
+    small.write_bytes(bytes(data))
+    with pytest.raises(CorruptError, match="--on-loss conceal"):
+        receive(small, tmp_path / "out.mkv", LOSSLESS)
+    with pytest.warns(FovealWarning) as told:
+        report = receive(small, tmp_path / "out.mkv", LOSSLESS, on_loss="conceal")
+    words = " ".join(str(warning.message) for warning in told)
+    assert "damaged near frame" in words and "damaged places" in words
+    shown = luma(tmp_path / "out.mkv")
+    assert 30 < report.frames == len(shown) <= 40 and not report.side_information
+    assert all(map(np.array_equal, shown[:8], whole))  # those before are as they were
 
 
 def test_what_was_right_before_the_damage_is_kept(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +183,21 @@ def test_ctrl_c_while_what_is_done_is_gone_through_again(tmp_path: Path, monkeyp
     assert restored == []  # it did not wait for the twelve
     receive(source, out, LOSSLESS, scale=2, resume=True)
     assert len(luma(out)) == 16 and [path.name for path in tmp_path.glob("*part*")] == []
+
+
+def test_ctrl_c_in_the_moment_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = signal.signal
+
+    def at_once(number: int, handler: object) -> object:
+        before = real(number, handler)  # type: ignore[arg-type]
+        if callable(handler) and handler is not signal.default_int_handler and before is not handler:
+            monkeypatch.setattr(signal, "signal", real)
+            signal.raise_signal(signal.SIGINT)
+        return before
+
+    monkeypatch.setattr(signal, "signal", at_once)
+    with interruptible() as event:
+        assert event.is_set()
 
 
 def test_ctrl_c_that_is_ignored_stays_ignored() -> None:

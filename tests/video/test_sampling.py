@@ -65,6 +65,12 @@ def test_depths_become_8_or_10_bits() -> None:
     assert np.array_equal(nine.y, ramp % 512 * 2)
 
 
+@pytest.mark.parametrize("depth", [9, 10, 12, 16])
+def test_samples_beyond_the_depth_are_the_largest_there_is(depth: int) -> None:
+    white = np.full((4, 4), min(1 << depth, 65535), np.uint16)
+    assert (to_420([white, white[:2, :2], white[:2, :2]], depth).y == (1022 if depth == 9 else 1023)).all()
+
+
 def test_the_result_is_its_own() -> None:
     given = [np.zeros((4, 4), np.uint8), np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8)]
     planes = to_420(given, 8)

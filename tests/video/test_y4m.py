@@ -66,6 +66,8 @@ def test_samplings_have_their_own_size(colour: str, sampling: str, depth: int, s
         (b"YUV4MPEG2 W6 F25:1\n", UnsupportedVideoError),
         (b"YUV4MPEG2 W6 Hmany F25:1\n", UnsupportedVideoError),
         (b"YUV4MPEG2 W6 H4 It\n", UnsupportedVideoError),
+        (b"YUV4MPEG2 W6 H4 F4294967296:1\n", UnsupportedVideoError),
+        (b"YUV4MPEG2 W6 H4 F25:1 A1:99999999999\n", UnsupportedVideoError),
         (b"YUV4MPEG2 W6 H4 C411\n", UnsupportedVideoError),
         (b"YUV4MPEG2 " + b"x" * 5000, UnsupportedVideoError),
         (HEADER + b"FRAME\n" + bytes(35), TruncatedError),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from foveal.errors import InputError
 
@@ -158,6 +158,16 @@ def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
     return record
 
 
+def misfit(kind: type, record: Mapping[str, Any]) -> str:
+    """The first field of a dataclass for which ``record`` has a value of another type, in words; "" for none."""
+    for name, hint in get_type_hints(kind).items():
+        wanted = get_args(hint) or (hint,)
+        wanted += (int,) if float in wanted else ()
+        if isinstance(record[name], bool) or not isinstance(record[name], wanted):
+            return f"{name} is {record[name]!r:.40}"
+    return ""
+
+
 def _point(path: Path, number: int, record: dict[str, Any]) -> Point:
     names = [field.name for field in fields(Point)]
     record.setdefault("source", "")
@@ -166,4 +176,6 @@ def _point(path: Path, number: int, record: dict[str, Any]) -> Point:
         raise InputError(f"{path}, line {number}: {missing[0]} is missing; name another results file")
     if record["psnr_db"] is None:
         record["psnr_db"] = math.inf
+    if wrong := misfit(Point, record):
+        raise InputError(f"{path}, line {number}: {wrong}; name another results file")
     return Point(**{name: record[name] for name in names})

@@ -3,7 +3,7 @@
 | name   | what runs                                                                              | setting  |
 |--------|----------------------------------------------------------------------------------------|----------|
 | foveal | `foveal.compress` and `foveal.decompress`                                              | quality  |
-| foveal1 .. foveal9 | the same at that effort, to stand beside others of them                    | quality  |
+| foveal1 .. foveal10 | the same at that effort, to stand beside others of them                   | quality  |
 | foveal-m, foveal-m9 | the same with that model, and at that effort                              | quality  |
 | foveal-msssim, foveal-m9-msssim .. | any of these with tune="msssim"                            | quality  |
 | jpeg   | Pillow, optimised Huffman tables, 4:2:0                                                | quality  |

@@ -9,7 +9,6 @@ goes on where it stopped.
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import statistics
 import sys
@@ -18,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import foveal
+from foveal.bench import machine, results
 from foveal.bench import report as reports
-from foveal.bench import results
 from foveal.bench.metrics import ms_ssim, psnr_db
 from foveal.bench.pictures import check_sources, fingerprint
 from foveal.bench.results import Point
@@ -87,7 +85,7 @@ def bench(
     pictures of the same names or something else altogether, or that cannot be written),
     MissingExtraError (a rival's package is absent; before anything runs), FovealError (a codec failed).
     """
-    threads = threads or _cores()
+    threads = threads or machine.cores()
     pictures = find_pictures(Path(folder), limit)
     if report is not None:
         extra("matplotlib", "matplotlib")
@@ -97,7 +95,7 @@ def bench(
     done = _open_output(output, plans, threads, resume, sources)
     jobs = [(p, plan, s) for p in pictures for plan in plans for s in plan.settings if plan.key(p, s) not in done]
     if jobs:
-        results.append(output, _metadata(Path(folder), output, plans, threads, repeats, len(pictures)))
+        results.append(output, _metadata(Path(folder), output, plans, threads, repeats, limit, len(pictures)))
         _measure(jobs, output, repeats, progress)
     points = _wanted(results.read(output).points, pictures, plans)
     page = None if report is None else reports.report(output, report, points)
@@ -229,60 +227,34 @@ def _watched(jobs: Sequence[Task], progress: bool | None) -> Iterator[Task]:
 
 
 def _metadata(
-    folder: Path, output: Path, plans: Sequence[Plan], threads: int, repeats: int, pictures: int
+    folder: Path, output: Path, plans: Sequence[Plan], threads: int, repeats: int, limit: int | None, pictures: int
 ) -> dict[str, Any]:
     """Where and how a run is made, for its first line. No paths: results are made to be shared."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": _command(folder, output, plans, threads),
+        "command": _command(folder, output, plans, threads, limit, repeats),
         "folder": folder.resolve().name,
         "pictures": pictures,
         "threads": threads,
         "repeats": repeats,
-        "cpu": _cpu(),
-        "cores": _cores(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        **machine.facts(PACKAGES),
         "codecs": {plan.codec.name: f"{plan.codec.version}, {plan.codec.options}" for plan in plans},
         "models": _models() if any(plan.codec.name == "foveal" for plan in plans) else [],
     }
 
 
-def _command(folder: Path, output: Path, plans: Sequence[Plan], threads: int) -> str:
+def _command(folder: Path, output: Path, plans: Sequence[Plan], threads: int, limit: int | None, repeats: int) -> str:
     rivals = [plan.codec.name for plan in plans if plan.codec.name != "foveal"]
     words = ["foveal", "bench", folder.resolve().name, "--rivals", ",".join(rivals), "-o", output.name]
     for spec in (plan.spec for plan in plans if plan.codec.name == "foveal"):
         words += ["--model", spec.model, "--keep", str(spec.keep), "--effort", str(spec.effort)]
     if len(rivals) == len(plans):
         words.append("--no-foveal")
-    return shlex.join([*words, "--threads", str(threads)])
+    words += ["--limit", str(limit)] if limit else []
+    return shlex.join([*words, "--threads", str(threads), "--repeats", str(repeats)])
 
 
 def _models() -> list[dict[str, Any]]:
     """Cost of each transform of each model, for the report."""
     names = ("name", "weights_hash", "parameters", "kmac_encode", "kmac_decode", "file_bytes")
     return [{name: getattr(model, name) for name in names} for model in foveal.models()]
-
-
-def _cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cpu() -> str:
-    """The processor's name, as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load
 
 from foveal.bench.pictures import check_sources
-from foveal.bench.results import add_line, begin, cut_unfinished_line, holds_records
+from foveal.bench.results import add_line, begin, cut_unfinished_line, holds_records, misfit
 from foveal.errors import InputError
 
 __all__ = ["Point", "Results", "Speed", "append", "open_output", "read", "weights_of"]
@@ -150,7 +150,9 @@ def _parse(path: Path, number: int, line: str) -> tuple[str, dict[str, Any]]:
         kind = str(record.pop("kind"))
         if kind == "point":
             record.setdefault("source", "")
-        fits = kind == "video run" or {f.name for f in fields(KINDS[kind])} == set(record)
+        fits = kind == "video run" or (
+            {f.name for f in fields(KINDS[kind])} == set(record) and not misfit(KINDS[kind], record)
+        )
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         fits = False
     if not fits:
@@ -161,8 +163,8 @@ def _parse(path: Path, number: int, line: str) -> tuple[str, dict[str, Any]]:
 def open_output(
     output: Path, metadata: Mapping[str, Any], models: Sequence[str], resume: bool, sources: Mapping[str, str]
 ) -> Results:
-    """Make the output ready to be added to; what it already holds. Nothing is written, but a killed run's last words
-    are cut off.
+    """Make the output ready to be added to; what it already holds. A killed run's last words are cut off, and without
+    ``resume`` the file begins anew.
 
     `sources`: the fingerprints of the clips at hand. Numbers of other options, encoders, weights or clips of the same
     name must not be mixed into one file unnoticed: InputError, as for a file that is none of ours. A file that is refused

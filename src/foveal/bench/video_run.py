@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import shlex
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +22,11 @@ from rich.console import Console
 from rich.progress import track
 
 import foveal
+from foveal.bench import machine, video_rivals
 from foveal.bench import video_report as reports
 from foveal.bench import video_results as results
-from foveal.bench import video_rivals
 from foveal.bench.pictures import fingerprint
 from foveal.bench.rivals import extra
-from foveal.bench.run import _cores, _cpu, _version
 from foveal.bench.video_media import Clip, find_clips, prepare, program, stream_bytes
 from foveal.bench.video_metrics import Flicker, Quality, flicker, measure
 from foveal.bench.video_plan import CODECS, PARTS, Job, jobs, parse_rates
@@ -83,7 +80,7 @@ def bench_video(
     Raises InputError (no clips, unknown part, model or codec, an output that holds other measurements),
     MissingExtraError (before anything runs), FovealError (something failed).
     """
-    threads = threads or _cores()
+    threads = threads or machine.cores()
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise InputError(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
@@ -193,8 +190,6 @@ def _metadata(
     for name, values in zip(("--clips", "--codecs", "--models", "--rates", "--parts"), lists, strict=True):
         words += [name, ",".join(values)] if values and name != "--rates" else []
         words += [word for value in values for word in (name, value)] if name == "--rates" else []
-    with suppress(AttributeError, OSError):
-        load = round(os.getloadavg()[0], 2)
     av = extra("av", "av")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -203,10 +198,5 @@ def _metadata(
         "encoders": {"av": av.__version__, **{k: ".".join(map(str, v)) for k, v in av.library_versions.items()}},
         "weights": weights,
         "foveal": foveal.__version__,
-        "cpu": _cpu(),
-        "cores": _cores(),
-        "load": load,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        **machine.facts(PACKAGES),
     }

@@ -90,6 +90,10 @@ OutCodec = Annotated[str, typer.Option("-c", "--codec", metavar="x264|x265|svtav
 OutCrf = Annotated[
     float | None, typer.Option("--crf", help="Constant rate factor of the result.", show_default="14; none for ffv1")
 ]
+OnLoss = Annotated[
+    str,
+    typer.Option("--on-loss", metavar="error|conceal", help="Damaged or cut off: refuse it, or restore what there is."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
 
 

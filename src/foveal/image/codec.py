@@ -20,7 +20,7 @@ from PIL import Image
 
 from foveal import container, datagrams, registry
 from foveal.errors import FovealError, FovealWarning, InputError
-from foveal.header import Header
+from foveal.header import MAX_LEVEL, Header
 from foveal.image import importance as ranking
 from foveal.image import pixels, quantize, viewing
 from foveal.image.decoder import begin, check_whole, decode, salience_of
@@ -59,14 +59,17 @@ def compress(
     """Code a picture (Pillow image, or uint8 array (H, W), (H, W, 3) or (H, W, 4)) as a .fov file.
 
     quality 0..100; at most one of target_bpp, target_bytes (not exceeded) and target_psnr (RGB dB, reached) replaces it,
-    with a FovealWarning where no level does so. keep 'auto' drops a patch when that lowers D + R/lambda; 'all', a share,
-    threshold (mean gradient), alpha (the patent's ratio) or mask force the choice. effort 1..3 rounds plainly, 4..5
-    optimises rate and distortion, 6..10 refines what is rounded as well. tune 'psnr' minimises the squared error,
-    'msssim' one that counts more in a patch where little hides it. The tokens go into so many packets, or into as many
-    as fit datagrams of mtu bytes each (see ``pack``). layers above 1 part every patch by frequency, so that the file's
-    beginning shows all of the picture coarsely, and send the dropped patches too, last of all; each layer has so many
-    packets.
-    Metadata is the image's own unless given; b"" drops it. Raises InputError and its kind.
+    with a FovealWarning where no level does so. keep 'auto' drops a patch when that lowers D + R/lambda; 'all', a share in
+    (0, 1], threshold (mean gradient of a patch, grey levels per pixel), alpha (the patent's ratio, 1 or more) or mask force
+    the choice: a mask has the size of the picture, (H, W), or of its patches, (ceil(H/16), ceil(W/16)); what is not 0 is
+    kept, and integers up to 3 are classes, each a step finer. effort 1..3 rounds plainly, 4..5 optimises rate and
+    distortion, 6..10 refines what is rounded as well. tune 'psnr' minimises the squared error, 'msssim' one that counts
+    more in a patch where little hides it. The tokens go into so many packets, 1..65535, or into as many as fit datagrams of
+    mtu bytes each, 128..65507 (see ``pack``). layers above 1, up to 5 ('s') or 7 ('m'), part every patch by frequency, so
+    that the file's beginning shows all of the picture coarsely, and send the dropped patches too, last of all; each layer
+    has so many packets. model: 's' or 'm'.
+    Metadata is the image's own unless given; b"" drops it. Raises InputError and its kind, LimitError for a picture of more
+    than 65535 pixels a side or 2^28 in all.
     """
     check_options(
         quality=quality,
@@ -74,7 +77,6 @@ def compress(
         target_bpp=target_bpp,
         target_bytes=target_bytes,
         target_psnr=target_psnr,
-        packets=packets,
         model=model,
         tune=tune,
     )
@@ -92,7 +94,7 @@ def compress(
 
     if target_psnr is not None:
         stream = _search(encoder, lambda s: _psnr(encoder, file(s)) < target_psnr, above=True)
-        if stream.level == quantize.FINEST and (reached := _psnr(encoder, file(stream))) < target_psnr:
+        if stream.level == MAX_LEVEL and (reached := _psnr(encoder, file(stream))) < target_psnr:
             _missed(f"target_psnr {target_psnr:g} dB is beyond the finest level, which has {reached:.2f}")
     elif target_bytes is not None or target_bpp is not None:
         budget = target_bytes or (target_bpp or 0) * picture.rgb.shape[0] * picture.rgb.shape[1] / 8
@@ -107,7 +109,7 @@ def compress(
 def samples(image: Any) -> NDArray[np.uint8]:
     """The (H, W, 3) uint8 samples of R'G'B' that ``compress`` codes of a picture (Pillow image or array, as there), to
     compare a decoded picture with: of 16 bits, CMYK and the like what they are converted to, with the same warnings. Grey is
-    repeated; the alpha plane, which is kept without loss, is left out. Raises InputError and its kind."""
+    repeated; the alpha plane, which is kept without loss, is left out. Raises InputError and its kind, LimitError."""
     return _pixels(image).rgb
 
 
@@ -122,7 +124,7 @@ def decompress(data: bytes, *, on_loss: str = "error") -> Image.Image:
 
 @exact()
 def decode_report(data: bytes, *, on_loss: str = "conceal") -> DecodeReport:
-    """``decompress``, with what was lost and which patches are concealed."""
+    """``decompress``, with what was lost and which patches are concealed: its errors, and its values of on_loss."""
     if on_loss not in ("error", "conceal", "auto"):
         raise InputError(f"on_loss {on_loss!r} is not known; use 'error', 'conceal' or 'auto'")
     if on_loss == "auto":
@@ -222,12 +224,11 @@ def check_options(**options: Any) -> None:
         "target_bpp": (1e-9, 1e9),
         "target_bytes": (1, 1 << 40),
         "target_psnr": (1e-9, 1000),
-        "packets": (1, 65535),
     }
     for name, (low, high) in ranges.items():
         if name not in options:
             continue
-        value, kind = options[name], WHOLE if name in ("effort", "packets") else NUMBER
+        value, kind = options[name], WHOLE if name == "effort" else NUMBER
         absent = value is None and name.startswith("target")
         if not absent and not (isinstance(value, kind) and low <= value <= high):
             what = "whole number" if kind is WHOLE else "number"
@@ -286,8 +287,8 @@ def importance(
     quality: float = 60,
     model: str = registry.DEFAULT,
 ) -> ImportanceMap:
-    """What the encoder sees of a picture: gradient, its mean per patch, and the classes ``compress`` would use. InputError
-    and its kind as there."""
+    """What the encoder sees of a picture: gradient, its mean per patch, and the classes ``compress`` would use. Arguments
+    and errors as there."""
     check_options(quality=quality, model=model)
     rgb = samples(image)
     gradient = ranking.gradient(rgb)
@@ -329,7 +330,7 @@ def _pixels(image: Any) -> pixels.Pixels:
 def _search(encoder: Encoder, fits: Any, above: bool) -> Stream:
     """The finest stream for which ``fits`` still holds (``above``: the coarsest for which it no longer does), by
     bisection over re-quantised streams; the end of the range when the target lies outside."""
-    low, high = 0, quantize.FINEST
+    low, high = 0, MAX_LEVEL
     best = {low: encoder.at(low), high: encoder.at(high)}
     if fits(best[high]):
         return best[high]

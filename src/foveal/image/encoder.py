@@ -56,8 +56,8 @@ class Base(NamedTuple):
 
 
 class Encoder:
-    """A picture's coefficients and latents, to be quantised at any level. All float work is fp64, so that rounding
-    decides alike on every machine."""
+    """A picture's coefficients and latents, to be quantised at any level. What rounding plainly depends on is fp64, so that
+    it decides alike on every machine; the filter's fit and the refinement of efforts 6 and up are fp32."""
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,7 +29,8 @@ class Decoder:
         picture = decoder.flush()
 
     The first picture is there as soon as header and base layer are, or the first part of it. What ``flush`` returns equals
-    ``foveal.decompress(all bytes, on_loss=on_loss)``. Bytes are kept until then. Raises what ``decompress`` raises.
+    ``foveal.decompress(all bytes, on_loss=on_loss)``, which is 'conceal' or 'error' here. Bytes are kept until then. Raises
+    what ``decompress`` raises.
     """
 
     def __init__(self, *, on_loss: str = "conceal") -> None:
@@ -37,7 +40,6 @@ class Decoder:
         self.finished = False
         self._arriving = container.Expander()
         self._data, self._at = bytearray(), len(container.SIGNATURE)  # in chunks, whatever arrives
-        self._start = b""  # the file up to and including its base layer
         self._damaged = False
         self._decoding: Decoding | None = None
         self._contents: container.Contents | None = None
@@ -46,12 +48,13 @@ class Decoder:
 
     @property
     def image(self) -> Image.Image | None:
-        """The best picture so far, None before the base layer is complete."""
+        """The best picture so far, None before the first part of the base layer is there."""
         return self._image
 
     @property
     def concealed(self) -> NDArray[np.uint8] | None:
-        """(h, w) uint8, 1 = a patch whose packet has not come (yet); None before the base layer is complete."""
+        """(h, w) uint8, 1 = a patch whose packet has not come (yet); None before the first part of the base
+        layer is there."""
         return viewing.concealed(self._decoding.lost, self._decoding.grid) if self._decoding else None
 
     def feed(self, data: bytes) -> Image.Image | None:
@@ -66,7 +69,7 @@ class Decoder:
         if len(self._data) > DEFAULT_LIMITS.max_bytes:
             raise LimitError(f"the file is longer than {DEFAULT_LIMITS.max_bytes} bytes")
         before = self._image
-        if not self._start and len(self._data) >= len(container.SIGNATURE) + _EDGE + 24:
+        if self._contents is None and len(self._data) >= len(container.SIGNATURE) + _EDGE + 24:
             container.read_header(self._data[: len(container.SIGNATURE) + _EDGE + 24])
         while not (self._damaged or self.finished) and (chunk := self._next_chunk()):
             self._take(*chunk)
@@ -102,7 +105,7 @@ class Decoder:
 
     def _fault(self, type_: bytes, error: FovealError) -> None:
         """After damage nothing more is shown until ``flush``, which looks for what can be saved in all the bytes."""
-        if self.on_loss == "error" or not (self._start or type_ == b"iCCP"):
+        if self.on_loss == "error" or not (self._contents or type_ == b"iCCP"):
             raise error
         self._damaged = True
 
@@ -110,21 +113,21 @@ class Decoder:
     def _take(self, type_: bytes, chunk: bytes) -> None:
         if type_ == b"IEND":
             self._finish()
-        elif type_ == b"BASE" or (type_ in (*container.MORE, b"fILT") and self._start and self._decoding):
-            self._start = bytes(self._data[: self._at])
-            self._contents = container.read(self._start, tolerant=True)
-            if type_ != b"fILT" or not self._decoding:
+        elif type_ == b"BASE" or (type_ in (*container.MORE, b"fILT") and self._decoding):
+            self._contents = container.read(bytes(self._data[: self._at]), tolerant=True)
+            if type_ == b"fILT" and self._decoding:
+                if self._decoding.lost.any():
+                    return  # patches whose packets are to come are not filtered: the picture stays
+            else:
                 self._decoding = begin(self._network(self._contents), self._contents)
-            elif self._decoding.lost.any():
-                return  # patches whose packets are to come are not filtered: the picture stays
             self._rgb = self._image = None
-        elif type_ in (b"PCKT", b"ALPH") and self._decoding and self._contents:
-            part = container.read(self._start + chunk, tolerant=True)
-            for packet in part.packets:
-                if self._decoding.add(packet):
-                    self._rgb = self._image = None
-            if part.alpha:
-                self._contents, self._image = part, None
+        elif not (self._decoding and self._contents):
+            return
+        elif type_ == b"PCKT" and self._contents.whole_base:
+            if self._decoding.add(container.read_packet(chunk, self._contents.header)):
+                self._rgb = self._image = None
+        elif type_ == b"ALPH" and self._contents.header.alpha:
+            self._contents, self._image = replace(self._contents, alpha=chunk[8:-4]), None
 
     @exact()
     def _finish(self) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foveal import registry
+from foveal.errors import UnknownModelError
 from foveal.image import postfilter
 from foveal.image.importance import patch_sums
 from foveal.image.prior import VALUE_UNIT, IntegerPrior
@@ -70,8 +71,12 @@ class Network:
     @staticmethod
     @lru_cache(maxsize=2)
     def load(name: str) -> Network:
-        """The model of this name, built once per process."""
-        return Network(registry.load(name))
+        """The model of this name, built once per process. UnknownModelError when its weights do not make one."""
+        weights = registry.load(name)
+        try:
+            return Network(weights)
+        except (KeyError, RuntimeError, ValueError) as fault:
+            raise UnknownModelError(f"weights of model {name!r} do not fit ({fault}); reinstall foveal") from fault
 
     def steps(self, level: int) -> Tensor:
         """Quantiser step of every channel (D,) fp64 at ``level`` (sixteenths)."""

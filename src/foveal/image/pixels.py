@@ -12,7 +12,7 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,8 @@ from foveal.errors import (
     LimitError,
     UnsupportedImageError,
 )
+from foveal.header import DEFAULT_LIMITS, MAX_SIDE, Metadata
 
-MAX_SIDE = 65_535  # pixels
-MAX_PIXELS = 1 << 28
 # Files in which further pictures are previews, gain maps or layers, and the first is the photograph.
 _TIFF_BITS = 0x0102  # tag BitsPerSample
 _PRIMARY_FIRST = ("MPO", "PSD")
@@ -61,14 +60,6 @@ class Pixels:
         _check_size(width, height)
         if self.alpha is not None and (self.alpha.dtype != np.uint8 or self.alpha.shape != (height, width)):
             raise InputError(f"alpha is {self.alpha.dtype} {self.alpha.shape}, expected uint8 {height, width}")
-
-
-class Metadata(NamedTuple):
-    """What a picture carries beside its pixels; exif is the bare TIFF structure, without b"Exif\\0\\0"."""
-
-    exif: bytes | None = None
-    icc: bytes | None = None
-    xmp: bytes | None = None
 
 
 # --- pixels ---
@@ -204,7 +195,8 @@ def decompress_alpha(data: bytes, width: int, height: int) -> U8:
 def _read_png(data: bytes, sizes: set[tuple[int, int]]) -> U8:
     """A grey 8-bit PNG of one of these (width, height). ValueError and Pillow's errors if it is not.
 
-    Pillow decodes it, but takes wrong CRCs of IDAT and missing rows for granted, so these are checked here.
+    Pillow decodes it, but takes wrong CRCs of IDAT and missing rows for granted, and, where it is to load truncated files,
+    unknown filters, so these are checked here.
     """
     (first, fields), *middle, last = _png_chunks(data)
     if first != b"IHDR" or last != (b"IEND", b"") or {kind for kind, _ in middle} != {b"IDAT"}:
@@ -218,6 +210,8 @@ def _read_png(data: bytes, sizes: set[tuple[int, int]]) -> U8:
     rows = inflate.decompress(b"".join(payload for _, payload in middle), height * (width + 1) + 1)
     if len(rows) != height * (width + 1) or not inflate.eof or inflate.unused_data:
         raise ValueError(f"{len(rows)} bytes of rows, expected {height * (width + 1)}")
+    if max(rows[:: width + 1]) > 4:
+        raise ValueError(f"a row with filter {max(rows[:: width + 1])}, of 0 to 4")
     image = PngImagePlugin.PngImageFile(BytesIO(data))
     return np.array(image, np.uint8)
 
@@ -248,7 +242,7 @@ def metadata(
     icc_profile: bytes | None = None,
     xmp: bytes | str | None = None,
 ) -> Metadata:
-    """What to store beside the pixels of `image` (None for an array).
+    """What to store beside the pixels of `image` (None for an array); EXIF as the bare TIFF structure.
 
     An argument outweighs what the picture has, and b"" drops it. An ICC profile for a colour space that the
     pixels are converted from (CMYK, Lab) is left out. InputError for arguments of another type.
@@ -261,7 +255,7 @@ def metadata(
         packet = packet.encode() if isinstance(packet, str) else packet
     except UnicodeEncodeError as fault:
         raise InputError(f"xmp is no text: {fault}; give bytes") from fault
-    return Metadata(tags, profile, _plain_bytes("xmp", packet))
+    return Metadata(icc=profile, exif=tags, xmp=_plain_bytes("xmp", packet))
 
 
 def attach(image: Image.Image, exif: bytes | None, icc: bytes | None, xmp: bytes | None) -> None:
@@ -318,8 +312,8 @@ def _plain_bytes(name: str, value: object) -> bytes | None:
 def _check_size(width: int, height: int) -> None:
     if not width or not height:
         raise InputError(f"picture is {width}x{height}; it needs at least one pixel")
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        most = f"{MAX_SIDE} pixels a side and {MAX_PIXELS} in all"
+    if max(width, height) > MAX_SIDE or width * height > DEFAULT_LIMITS.max_pixels:
+        most = f"{MAX_SIDE} pixels a side and {DEFAULT_LIMITS.max_pixels} in all"
         raise LimitError(f"picture is {width}x{height}, at most {most}: scale it down")
 
 
@@ -351,7 +345,7 @@ def _load(image: Image.Image) -> None:
         _warn(f"16 bits a sample, read as 8-bit {image.mode}")
     try:
         image.load()
-    except FovealError:
+    except (FovealError, MemoryError):
         raise
     except Exception as fault:  # Pillow's decoders, one for each format, raise whatever they meet
         raise InputError(f"the picture cannot be read: {fault}") from fault

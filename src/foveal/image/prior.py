@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from foveal.errors import CorruptError
+from foveal.header import MAX_LEVEL
 
 BASE = 6
 SCALES = 64
 VALUE_UNIT = 64  # values and means per quantiser step
 VALUE_MAX = 131071
 ACT_MAX = 511
-FINEST = 1264
 EXACT = 1 << 24
 DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1), (-1, -3), (-1, 3), (1, -3), (1, 3), (-3, -1), (-3, 1), (3, -1), (3, 1))
 AXIAL = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -2), (-1, 2), (1, -2), (1, 2), (-2, -1), (-2, 1), (2, -1), (2, 1))
@@ -118,7 +118,7 @@ class IntegerPrior:
 
     def row(self, name: str, level: int) -> Tensor:
         """A level-dependent table (80, C) at ``level`` (sixteenths): (C,) interpolated, rounded down."""
-        table, (whole, part) = self.t[name].to(torch.int64), divmod(min(max(level, 0), FINEST), 16)
+        table, (whole, part) = self.t[name].to(torch.int64), divmod(min(max(level, 0), MAX_LEVEL), 16)
         return (table[whole] * (16 - part) + table[min(whole + 1, len(table) - 1)] * part) >> 4
 
     def squash(self, value: Tensor) -> Tensor:
@@ -184,5 +184,5 @@ class IntegerPrior:
 
 
 def reconstruct(symbols: Tensor, mean: Tensor) -> Tensor:
-    """value = 16 * symbol + mean, clamped; both sides clamp alike, so hostile symbols stay in range"""
+    """value = 64 * symbol + mean, clamped; both sides clamp alike, so hostile symbols stay in range"""
     return (symbols * VALUE_UNIT + mean).clamp_(-VALUE_MAX, VALUE_MAX)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from foveal.header import MAX_LEVEL
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-FINEST = 1264  # sixteenths of a level
 CLASS_LEVELS = 64  # one class finer, in sixteenths
 LAMBDA_MIN = 0.0004  # at level 0; doubles every 8 levels
 CARE = 1.8  # times its squared error is what a rounding costs: later slices are predicted from it (docs/LOG.md)
@@ -18,17 +19,12 @@ SYMBOL_MAX = 2040  # 64 * 2040 stays inside the prior's value range
 
 def level_of(quality: float) -> int:
     """Quality 0..100 -> level in sixteenths, 0..1264."""
-    return round(min(max(quality, 0.0), 100.0) * FINEST / 100)
-
-
-def quality_of(level: int) -> float:
-    """Level in sixteenths -> quality 0..100."""
-    return level * 100 / FINEST
+    return round(min(max(quality, 0.0), 100.0) * MAX_LEVEL / 100)
 
 
 def class_levels(level: int) -> list[int]:
     """Level of every class in sixteenths. A dropped patch (class 0) has the image's."""
-    return [min(level + CLASS_LEVELS * max(c - 1, 0), FINEST) for c in range(4)]
+    return [min(level + CLASS_LEVELS * max(c - 1, 0), MAX_LEVEL) for c in range(4)]
 
 
 def rate_weight(level: int) -> float:
@@ -39,7 +35,7 @@ def rate_weight(level: int) -> float:
 
 def steps(ln_step: Floats, level: int) -> Floats:
     """ln_step (80, D) -> quantiser step of every channel (D,), interpolated between levels in the logarithm."""
-    whole, part = divmod(min(max(level, 0), FINEST), 16)
+    whole, part = divmod(min(max(level, 0), MAX_LEVEL), 16)
     upper = ln_step[min(whole + 1, len(ln_step) - 1)]
     out: Floats = np.exp(ln_step[whole] + (upper - ln_step[whole]) * (part / 16))
     return out

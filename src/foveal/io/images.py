@@ -40,6 +40,10 @@ _CARRIED = {"exif": "EXIF", "icc_profile": "ICC profile", "xmp": "XMP"}
 _CARRIERS = ("AVIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # formats that hold these
 _PARSING = ("AVIF", "TIFF")  # formats for which Pillow reads the EXIF that it writes
 _XMP_TAG = 700  # of TIFF
+# Tags that say how a TIFF's pixels are stored; in EXIF they are of the file that it was taken from
+_STRUCTURE = (254, 255, *range(256, 260), 262, 263, 264, 265, 266, 273, *range(277, 282), 284, 288, 289, 290, 291, 292, 293,
+              301, 317, 318, 319, *range(320, 326), 330, 332, 333, 334, 336, 337, 338, 339, 340, 341, 342, 347,
+              *range(512, 522), *range(529, 533), _XMP_TAG, 34675)  # fmt: skip
 _UNREAD = {".heic", ".heif", ".jxl", ".svg"}  # suffixes of pictures that Pillow alone neither reads nor writes
 
 
@@ -280,10 +284,13 @@ def _encoded(image: Image.Image, kind: str, carried: dict[str, Any]) -> bytes:
     options, file, xmp = _OPTIONS.get(kind, {}) | carried, BytesIO(), carried.get("xmp")
     if kind == "PNG" and xmp:
         options["pnginfo"] = _xmp_text(xmp)
-    elif kind == "TIFF" and xmp:
+    elif kind == "TIFF" and (xmp or "exif" in carried):
         tags = Image.Exif()
         tags.load(carried.get("exif", b""))
-        tags[_XMP_TAG] = xmp.encode() if isinstance(xmp, str) else xmp
+        for tag in _STRUCTURE:
+            tags.pop(tag, None)
+        if xmp:
+            tags[_XMP_TAG] = xmp.encode() if isinstance(xmp, str) else xmp
         options["exif"] = tags
     image.save(file, kind, **options)
     return file.getvalue()

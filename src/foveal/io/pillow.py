@@ -19,6 +19,7 @@ from PIL import Image, ImageFile
 
 from foveal.container import SIGNATURE, read, read_header, read_metadata
 from foveal.errors import InputError, TruncatedError
+from foveal.header import DEFAULT_LIMITS
 
 __all__ = ["FORMAT", "MIME", "FovealImageFile", "register"]
 
@@ -77,7 +78,7 @@ class FovealImageFile(ImageFile.ImageFile):
         if self.fp is None or self.fp.closed:
             raise InputError("the picture's file was closed before its pixels were read; open it again")
         self.fp.seek(0)
-        return self.fp.read()
+        return self.fp.read(DEFAULT_LIMITS.max_bytes + 1)
 
     def _let_go(self) -> None:
         """Close the file if Pillow opened it."""

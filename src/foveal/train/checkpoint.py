@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -66,8 +67,8 @@ def size_of(path: Path) -> str:
     """Name of the model size that ``path`` holds."""
     try:
         with safe_open(path, "pt") as f:
-            return str(json.loads((f.metadata() or {}).get("facts", "{}")).get("size", "s"))
-    except (OSError, SafetensorError) as e:
+            return str(_facts(f).get("size", "s"))
+    except (OSError, SafetensorError, ValueError) as e:
         raise InputError(f"{path}: not a training checkpoint ({e}); 'foveal train image' writes one") from e
 
 
@@ -75,11 +76,19 @@ def load(path: Path, model: nn.Module) -> dict[str, object]:
     """Fill ``model`` from ``path``; returns the facts saved with it."""
     try:
         with safe_open(path, "pt") as f:
-            facts = json.loads((f.metadata() or {}).get("facts", "{}"))
+            facts = _facts(f)
             model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
-    except (OSError, SafetensorError, RuntimeError, KeyError) as e:
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as e:
         raise InputError(
             f"{path}: not a training checkpoint of this size ({e}); give --weights a file "
             "written by 'foveal train image'"
         ) from e
-    return dict(facts)
+    return facts
+
+
+def _facts(file: Any) -> dict[str, object]:
+    """What is noted in an open checkpoint; ValueError when it is no JSON object."""
+    try:
+        return dict(json.loads((file.metadata() or {}).get("facts", "{}")))
+    except (TypeError, RecursionError) as e:
+        raise ValueError(f"its facts are no JSON object: {e}") from e

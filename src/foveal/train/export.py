@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from foveal.image.prior import ACT_MAX, EXACT, SCALES, VALUE_MAX, VALUE_UNIT
@@ -160,7 +159,5 @@ def export(
                 small = key in ("mean", "std") or value.ndim == 1
                 tensors[f"{name}.{key}"] = value.float() if small else value.half()
     facts["cuts"] = list(model.size.cuts)
-    temporary = out.with_name(out.name + ".part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"facts": json.dumps(facts)})
-    temporary.replace(out)
+    checkpoint.write(out, {k: v.contiguous() for k, v in tensors.items()}, {"facts": json.dumps(facts)})
     return facts

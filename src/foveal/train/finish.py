@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -126,9 +125,7 @@ def _complete(weights: Path, name: str, images: list[Tensor], more: dict[str, ob
     facts = {"kmac_encode": encode, "kmac_decode": decode, "golden": golden_digest(name), **more}
     with safe_open(out, "pt") as f:
         tensors, old = {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["facts"])
-    last = out.with_name("last")
-    save_file(tensors, last, metadata={"facts": json.dumps(old | facts)})
-    last.replace(out)  # whose tensors were read as they lie in the file
+    checkpoint.write(out, tensors, {"facts": json.dumps(old | facts)})
 
 
 def _gain(weights: Path) -> Tensor:

@@ -12,23 +12,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveal.errors import InputError, MissingExtraError
-from foveal.video.resize import half, resize_planes
+from foveal.errors import InputError
+from foveal.video.basecodec import pyav
+from foveal.video.frames import planes_of
+from foveal.video.resize import resize_planes
 from foveal.video.types import Planes
 
 SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi"}
 MARGIN = 32  # samples around a photograph's window for it to move in
 LONGEST = 120  # frames kept of a real clip
 LARGEST = 1280 * 720  # samples of a picture that is used at full size too
-
-
-def pyav() -> Any:
-    """The module ``av``; MissingExtraError without it."""
-    try:
-        import av
-    except ImportError as e:
-        raise MissingExtraError.of("PyAV", "video") from e
-    return av
 
 
 def to_planes(rgb: Tensor) -> Planes:
@@ -89,17 +82,6 @@ def moving(photograph: Tensor, side: int, frames: int, random: np.random.Generat
     return out
 
 
-def planes_of(frame: Any) -> Planes:
-    """The planes of a PyAV frame in 8-bit 4:2:0, without the padding at the ends of their lines."""
-
-    def one(plane: Any, height: int, width: int) -> NDArray[np.uint8]:
-        return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, :width].copy()
-
-    h, w = frame.height, frame.width
-    y, u, v = frame.planes
-    return Planes(one(y, h, w), one(u, half(h), half(w)), one(v, half(h), half(w)))
-
-
 def read_clips(folder: Path, hold_out: str) -> tuple[list[list[Planes]], list[list[Planes]]]:
     """The 8-bit 4:2:0 clips of a folder: (training, held out), those whose name contains ``hold_out``.
 
@@ -113,7 +95,7 @@ def read_clips(folder: Path, hold_out: str) -> tuple[list[list[Planes]], list[li
         try:
             with pyav().open(str(path)) as container:
                 decoded = (f for f in container.decode(video=0) if f.format.name in ("yuv420p", "yuvj420p"))
-                clip = [planes_of(f) for f in islice(decoded, LONGEST)]
+                clip = [planes_of(f, 8) for f in islice(decoded, LONGEST)]
         except (pyav().error.FFmpegError, OSError, IndexError) as e:  # IndexError: no video stream
             raise InputError(f"{path}: not a clip to train on ({e}); mend or remove it") from e
         if not clip:

@@ -23,9 +23,11 @@ from torch import Tensor
 
 from foveal.errors import InputError, MissingExtraError
 from foveal.train import checkpoint
-from foveal.train.video_clips import moving, piece, planes_of, pyav, read_clips
+from foveal.train.video_clips import moving, piece, read_clips
 from foveal.video.attention_sr import MODES
-from foveal.video.basecodec import has_avx512
+from foveal.video.basecodec import has_avx512, pyav
+from foveal.video.frames import planes_of
+from foveal.video.mux import fill
 from foveal.video.resize import resize_planes
 from foveal.video.types import Planes
 
@@ -78,22 +80,19 @@ def code(frames: list[Planes], coder: Coder, crf: int, preset: str) -> list[Plan
         raise MissingExtraError.of(f"PyAV with {coder.encoder}", "video") from e
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base, encoder.framerate, encoder.thread_count = Fraction(1, 25), Fraction(25), 1
-    steady = {"x264-params": "asm=avx2"} if coder.name == "x264" and has_avx512() else {}  # equal from run to run
-    encoder.options = {"crf": str(crf), "preset": preset, **dict(coder.options), **steady}
+    encoder.options = {"crf": str(crf), "preset": preset, **dict(coder.options)}
     packets = []
     for n, planes in enumerate(frames):
         frame = av.VideoFrame(width, height, "yuv420p")
         for plane, values in zip(frame.planes, (planes.y, planes.u, planes.v), strict=True):
-            padded = np.zeros((plane.height, plane.line_size), np.uint8)
-            padded[:, : values.shape[1]] = values
-            plane.update(padded)
+            fill(plane, values)
         frame.pts, frame.time_base = n, encoder.time_base
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
     decoder = av.CodecContext.create(coder.decoder, "r")
     decoder.thread_count = 1
     out = [frame for packet in packets for frame in decoder.decode(packet)]
-    return [planes_of(frame) for frame in [*out, *decoder.decode(None)]]
+    return [planes_of(frame, 8) for frame in [*out, *decoder.decode(None)]]
 
 
 @dataclass

@@ -243,9 +243,14 @@ def frame_rate(video: VideoFormat) -> Fraction:
     return rate if rate and Fraction(1, 60) <= rate <= 1000 else Fraction(25)
 
 
+def frame_count(video: VideoFormat) -> int | None:
+    """Frames that a file promises, by itself or by how long it lasts; None where it does neither."""
+    return video.frames or (round(video.seconds * frame_rate(video)) if video.seconds else None)
+
+
 def has_avx512() -> bool:
     """Whether this CPU has AVX-512, with which x264's output is not the same from run to run at some sizes."""
-    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    found = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", ())  # what is empty, NumPy leaves out
     return any(name.startswith(("AVX512", "X86_V4")) for name in found)
 
 

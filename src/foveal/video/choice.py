@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foveal.errors import FovealWarning, InputError, UnsupportedVideoError
+from foveal.errors import InputError, UnsupportedVideoError
 from foveal.video.basecodec import EncoderSettings, frame_rate
 from foveal.video.copying import coded_bytes
 from foveal.video.frames import Reader
@@ -121,6 +121,7 @@ class Probe:
         return coded_bytes(path)
 
     def _measure(self, scale: float, crf: float, with_vmaf: bool) -> tuple[float, float]:
+        """(mean squared error of luma, VMAF or 0)."""
         path, settings = self._coded(scale, crf)
         stride, errors = 1 if with_vmaf else STRIDE, list[float]()
         with Reader(path) as reader:
@@ -144,7 +145,8 @@ class Probe:
                 original = self._write(self.folder / "original.y4m", self.pictures)
                 score = vmaf(original, self._write(self.folder / "shown.y4m", shown(reader)))
             else:
-                score = float(sum(0 for _ in shown(reader)))
+                deque(shown(reader), maxlen=0)
+                score = 0.0
         return float(np.mean(errors)), score
 
     def _write(
@@ -154,8 +156,7 @@ class Probe:
         settings: EncoderSettings | None = None,
         video: VideoFormat | None = None,
     ) -> Path:
-        quiet = warnings.catch_warnings(action="ignore", category=FovealWarning)  # of a file that nobody sees
-        with quiet, Writer(path, video or self.video, settings or self.settings) as writer:
+        with Writer(path, video or self.video, settings or self.settings, quiet=True) as writer:
             for number, planes in enumerate(pictures):
                 writer.write(Frame(planes, number, 1))
         return path
@@ -199,10 +200,9 @@ def by_error(probe: Probe, scales: Sequence[float]) -> Choice:
     found = [full] + [at_bytes(probe, s, full.bytes, guess(full, s, asked)) for s in scales if s != 1.0]
     best = max(found, key=lambda p: p.psnr_db + (LEAD_DB if p.scale == 1.0 else 0))
     rest = ", ".join(f"{p.psnr_db:.2f} dB at {name(p.scale)} (crf {p.crf:g})" for p in found if p is not best)
-    kbps = full.bytes * 8 / probe.seconds / 1000
     why = (
-        f"{name(best.scale)}: {best.psnr_db:.2f} dB luma (crf {best.crf:g}) against {rest} at {kbps:.0f} kbit/s, "
-        f"in probes of {probe.seconds:.1f} s"
+        f"{name(best.scale)}: {best.psnr_db:.2f} dB luma (crf {best.crf:g}) against {rest} "
+        f"at {kbps(full, probe):.0f} kbit/s, in probes of {probe.seconds:.1f} s"
     )
     settings = asked if asked.bitrate is not None or best.scale == 1.0 else replace(asked, crf=best.crf)
     return Choice(best.scale, settings, why)
@@ -247,7 +247,7 @@ def by_vmaf(probe: Probe, scales: Sequence[float], goal: float) -> Choice:
     """The least bits that reach the goal."""
     reached = [point for scale in scales if (point := at_vmaf(probe, scale, goal)) is not None]
     if not reached:
-        best = max((p for p in probe.points.values()), key=lambda p: p.vmaf)
+        best = max(probe.points.values(), key=lambda p: p.vmaf)
         raise InputError(f"target-vmaf {goal:g}: not reached; the best is {best.vmaf:.1f}, at {name(best.scale)}")
     best = min(reached, key=lambda p: p.bytes * (0.995 if p.scale == 1.0 else 1))
     rest = "".join(f", {kbps(p, probe):.0f} kbit/s at {name(p.scale)}" for p in reached if p is not best)

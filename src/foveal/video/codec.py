@@ -9,7 +9,6 @@ The sender and the receiver are its two wings; the rooms are in them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +18,7 @@ from foveal.video import attention_sr
 from foveal.video.basecodec import ENCODERS, EncoderSettings
 from foveal.video.receiver import RestoreReport, receive
 from foveal.video.sender import EncodeReport, send
-
-Progress = Callable[[int, int | None], None]
+from foveal.video.types import Progress
 
 RESULT_CRF = 14  # of what is restored, where none is given
 
@@ -44,7 +42,7 @@ def encode(
     """Code the video ``source`` at a size that pays into ``out``, which every player of the codec plays as it is.
 
     ``source``: a video file, or "-" for y4m on standard input (with a ``scale`` given, and without side information).
-    ``out``: .mp4, .mov, .mkv or .webm. ``scale``: the share by which width and height are reduced, 1, 1.5 or 2, or
+    ``out``: .mp4, .m4v, .mov, .mkv or .webm. ``scale``: the share by which width and height are reduced, 1, 1.5 or 2, or
     "auto", decided by probe encodes. ``codec``: svtav1, x265, x264 or ffv1. One of ``crf`` (the codec's own scale; None:
     its usual value), ``bitrate`` (bits per second) and ``target_vmaf`` (0..100, of what the receiver shows; needs the
     bench extra). With scale "auto" a ``crf`` means the bits that full size takes at it. ``preset``: the encoder's own.
@@ -74,17 +72,21 @@ def decode(
     scale: float | None = None,
     model: str | None = None,
     resume: bool = False,
+    on_loss: str = "error",
     progress: Progress | None = None,
 ) -> RestoreReport:
     """Restore what ``encode`` made, at the size it had: by the side information in the file, or without it plainly.
 
-    ``out``: .mp4, .mov or .mkv coded with ``codec`` and ``crf`` (None: 14; ffv1 has none); .y4m or "-" uncompressed.
-    ``scale``: None: as the side information says, else 2. ``model``: None: as the side information says, else "s".
-    ``resume``: go on where an interrupted run stopped. Raises as ``encode`` does, and UnknownModelError for a model that
-    is not in this installation.
+    ``out``: .mp4, .m4v, .mov, .mkv or (svtav1) .webm coded with ``codec`` and ``crf`` (None: 14; ffv1 has none); .y4m or "-"
+    uncompressed. ``scale``: None: as the side information says, else 2. ``model``: None: as the side information says, else
+    "s". ``resume``: go on where an interrupted run stopped. ``on_loss``: 'error' refuses a file that is damaged or cut off,
+    'conceal' restores what can be decoded of it, from the first damage on without side information, with warnings that say
+    so. ``progress(done, total)`` is called at every frame written;
+    ``total`` is None where unknown. KeyboardInterrupt after Ctrl-C, with what is done kept for ``resume``. Raises as
+    ``encode`` does, and UnknownModelError for a model that is not in this installation.
     """
     settings = _result_settings(codec, crf)
-    return receive(source, out, settings, scale=scale, model=model, resume=resume, progress=progress)
+    return receive(source, out, settings, scale=scale, model=model, resume=resume, on_loss=on_loss, progress=progress)
 
 
 @exact()
@@ -98,6 +100,7 @@ def restore(
     crf: float | None = None,
     resume: bool = False,
     use_side: bool = True,
+    on_loss: str = "error",
     progress: Progress | None = None,
 ) -> RestoreReport:
     """Enlarge any video by ``scale`` (2 or 1.5) and repair what its codec took, or with 1 only repair it.
@@ -106,7 +109,10 @@ def restore(
     ``use_side`` is False. The rest is as in ``decode``.
     """
     settings = _result_settings(codec, crf)
-    return receive(source, out, settings, scale=scale, model=model, resume=resume, use_side=use_side, progress=progress)
+    return receive(
+        source, out, settings, scale=scale, model=model, resume=resume, use_side=use_side, on_loss=on_loss,
+        progress=progress,
+    )  # fmt: skip
 
 
 def _result_settings(codec: str, crf: float | None) -> EncoderSettings:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from foveal.errors import FovealError, FovealWarning, InputError, UnsupportedVideoError
+from foveal.video import sidecar
 from foveal.video.basecodec import pyav
 from foveal.video.matroska import write_aspect
 from foveal.video.packets import changed, delayed, from_start, moved, shown_at, time_of, with_times
@@ -28,7 +29,6 @@ from foveal.video.subtitles import ACCEPTED, ASS_HEADER, TEXT_FORMATS, converter
 
 SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 FORMATS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,vvc,obu,ivf,m4v,mxf,nut,dv,gif,rm,wtv,mjpeg"
-SIDE_INFORMATION = "foveal-side.bin"  # name of the attachment
 _OWN = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # a muxer writes its own
 _STALE = ("BPS", "DURATION", "NUMBER_OF_", "_STATISTICS_", "ENCODER", "encoder", "vendor_id")  # of coded pictures
 _PLAIN = {
@@ -44,14 +44,12 @@ _EARLY = Fraction(1)  # seconds of hidden sound that are kept: decoders need som
 class Muxer:
     """One output file: a stream of coded pictures and the copies that go with it, interleaved by time."""
 
-    def __init__(self, path: str | Path, copy_from: str | Path | None, attachments: dict[str, bytes]) -> None:
-        self.av, self.path, self.attachments = pyav(), Path(path), attachments
+    def __init__(self, path: str | Path, copy_from: str | Path | None, quiet: bool = False) -> None:
+        self.av, self.path, self.quiet = pyav(), Path(path), quiet
         self.kind = SUFFIXES.get(self.path.suffix.lower(), "")
         if not self.kind:
             raise UnsupportedVideoError(f"{path}: files are {', '.join(SUFFIXES)}, .y4m or - for a pipe")
-        if attachments and self.kind not in _ATTACHED:
-            raise UnsupportedVideoError(f"{path}: only .mkv files have attachments")
-        self.source_path: Any = None if copy_from is None or _is_y4m(copy_from) else copy_from
+        self.source_path: Any = None if copy_from is None or is_y4m(copy_from) else copy_from
         self.part = beside(self.path)
         self.source: Any = None if self.source_path is None else opened(self.source_path)
         self.main: Any = main_stream(self.source) if self.source else None
@@ -115,7 +113,7 @@ class Muxer:
         """Matroska's display size, which PyAV cannot hand to the muxer."""
         if self.kind not in ("matroska", "webm") or self.aspect in (0, 1):
             return
-        if not write_aspect(self.part, width, height, self.aspect, self.kind == "webm"):
+        if not write_aspect(self.part, width, height, self.aspect, self.kind == "webm") and not self.quiet:
             warnings.warn(f"{self.path}: no room for the sample aspect {self.aspect}", FovealWarning, stacklevel=5)
 
     def _close_source(self) -> None:
@@ -141,7 +139,7 @@ class Muxer:
                 self.video = add_video(out)
             elif stream.type == "data" and (not data or self._is_remade(stream)):
                 continue
-            elif stream.type == "attachment" and stream.name == SIDE_INFORMATION:
+            elif stream.type == "attachment" and stream.name == sidecar.NAME:
                 continue  # it is about the pictures of the source
             elif copy := self._add_copy(stream, told):
                 self.copies[stream.index] = copy
@@ -149,8 +147,6 @@ class Muxer:
             self.video = add_video(out)
         else:
             self._describe_video()
-        for name, payload in self.attachments.items():
-            out.add_attachment(name, _mime(name), payload)
         out.metadata.update(metadata)
         if self.source is not None and self.source.chapters():
             out.set_chapters(self.source.chapters())
@@ -175,7 +171,7 @@ class Muxer:
 
     def _add_copy(self, stream: Any, told: list[str]) -> tuple[Any, Any] | None:
         """(the new stream, how its packets change); None, and a word in ``told``, when the container cannot hold it."""
-        codec = stream.codec_context.codec.canonical_name if stream.codec_context else stream.name or stream.type
+        codec = _codec_of(stream)
         change = None
         try:
             if codec in TEXT_FORMATS and codec not in (wanted := ACCEPTED[self.kind]):
@@ -186,12 +182,12 @@ class Muxer:
             elif self._is_cover(stream) and self.kind in _ATTACHED:
                 self._attach_cover(stream)  # as a stream it would become a second video
                 return None
-            elif (delay := self.hidden.get(stream.index)) and not stream.codec_context.delay:
+            elif (delay := self.hidden.get(stream.index)) and not (stream.codec_context and stream.codec_context.delay):
                 new = delayed(self.out, stream, delay)
             else:
                 new = self.out.add_stream_from_template(stream, opaque=True)
         except (ValueError, LookupError, self.av.error.FFmpegError):
-            if stream.type == "audio":
+            if stream.type == "audio" and stream.codec_context:
                 told_format = f"sound ({codec}) does not go into a {self.path.suffix} file; .mkv takes any"
                 raise UnsupportedVideoError(f"{self.path}: {told_format}") from None
             told.append(f"{stream.type} ({codec})")
@@ -236,8 +232,9 @@ class Muxer:
         with opened(self.source_path) as again, foreign(self.source_path, "read"):
             sound = again.streams.audio
             for packet in again.demux(sound) if sound else ():
-                context = packet.stream.codec_context
-                most = Fraction(context.delay, context.sample_rate or 48000) if context.delay else _EARLY
+                context = packet.stream.codec_context  # None where FFmpeg does not know the codec
+                delay = context.delay if context else 0
+                most = Fraction(delay, context.sample_rate or 48000) if delay else _EARLY
                 if packet.size and packet.stream_index not in found and shown_at(packet) >= -most:
                     found[packet.stream_index] = max(-shown_at(packet), Fraction(0))
                 if len(found) == len(sound):
@@ -280,9 +277,10 @@ def opened(path: str | Path, **options: str) -> Any:
 
 
 def main_stream(container: Any) -> Any:
-    """The first video stream that is no cover picture, or None."""
+    """The first video stream that is no cover picture, of those that can be decoded if there are any; or None."""
     cover = pyav().stream.Disposition.attached_pic
-    return next((s for s in container.streams.video if not s.disposition & cover), None)
+    found = [s for s in container.streams.video if not s.disposition & cover]
+    return next((s for s in found if s.codec_context), next(iter(found), None))
 
 
 def clock_start(container: Any) -> Fraction:
@@ -328,16 +326,26 @@ def replace(part: Path, path: Path) -> None:
     part.replace(place)
 
 
-def _is_y4m(path: str | Path) -> bool:
-    return str(path) == "-" or Path(path).suffix.lower() == ".y4m"
+def _codec_of(stream: Any) -> str:
+    """Name of a stream's codec; of its type where FFmpeg does not know the codec."""
+    context = stream.codec_context
+    return str(context.codec.canonical_name if context else getattr(stream, "name", None) or f"unknown {stream.type}")
+
+
+def is_y4m(path: str | Path) -> bool:
+    """Whether uncompressed y4m is meant: a pipe, or a name that ends so."""
+    return str(path) == "-" or str(path).lower().endswith(".y4m")
+
+
+def is_input(out: Path, source: str) -> bool:
+    """Whether ``out`` would take the place of ``source``."""
+    with suppress(OSError):  # one of them is not there
+        return source != "-" and out.samefile(source)
+    return False
 
 
 def _mime(name: str) -> str:
-    return (
-        {SIDE_INFORMATION: "application/x-foveal-side"}.get(name)
-        or mimetypes.guess_type(name)[0]
-        or "application/octet-stream"
-    )
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 def coded_bytes(path: str | Path) -> int:

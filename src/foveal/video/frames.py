@@ -31,15 +31,16 @@ from foveal.errors import (
     UnsupportedVideoError,
 )
 from foveal.video.basecodec import pyav
-from foveal.video.copying import clock_start, opened
+from foveal.video.copying import clock_start, is_y4m, opened
 from foveal.video.encodernote import crf_in
 from foveal.video.sampling import lost, planar, to_420
 from foveal.video.types import Frame, Mastering, Planes, VideoFormat
 from foveal.video.wholeness import missing_end
 from foveal.video.y4m import Y4mInput
 
-FULL, LIMITED, BT709 = 2, 1, 1  # colour ranges and matrix as FFmpeg and H.273 number them
+FULL, BT709 = 2, 1  # colour range and matrix as FFmpeg and H.273 number them
 _SEMI = {"nv12": "yuv420p", "nv21": "yuv420p", "nv16": "yuv422p", "nv24": "yuv444p", "p010le": "yuv420p10le"}
+CONCEAL = "get it again, or restore what there is with --on-loss conceal"
 _SITING = {"left": 1, "center": 2, "topleft": 3, "top": 4, "bottomleft": 5, "bottom": 6}
 
 
@@ -79,7 +80,7 @@ class Reader:
         start: float = 0,
         quiet: bool = False,
     ) -> None:
-        kind = _Y4m if str(path) == "-" or str(path).lower().endswith(".y4m") else _Container
+        kind = _Y4m if is_y4m(path) else _Container
         self._source = kind(str(path), limits or Limits(), tolerant, start, quiet)
         self.format = self._source.format
         self._frames = self._source.frames()
@@ -87,9 +88,10 @@ class Reader:
     def __iter__(self) -> Iterator[Frame]:
         return self._frames
 
-    def skip(self, count: int) -> int:
-        """Decode and drop up to ``count`` pictures; returns how many there were."""
-        return sum(1 for _ in zip(range(count), self._frames, strict=False))
+    @property
+    def damaged(self) -> bool:
+        """Whether damage was met so far."""
+        return self._source.damaged > 0
 
     def close(self) -> None:
         """Close the file; the Reader yields nothing more."""
@@ -110,9 +112,10 @@ class _Container:
 
     def __init__(self, path: str, limits: Limits, tolerant: bool, start: float, quiet: bool) -> None:
         self.name, self.limits, self.tolerant, self.quiet = path, limits, tolerant, quiet
+        self.damaged = 0  # places
         cut = missing_end(path)
         if cut and not tolerant:
-            raise TruncatedError(f"{path}: {cut}")
+            raise TruncatedError(f"{path}: {cut}; {CONCEAL}")
         if cut:
             warnings.warn(f"{path}: {cut}; what there is, is used", FovealWarning, stacklevel=4)
         self.av = pyav()
@@ -149,7 +152,7 @@ class _Container:
             if pts is None or (last is not None and pts <= last):
                 pts = 0 if last is None else last + self._step(picture)
             last = pts
-            planes = _planes_of(picture, self.format.bits)
+            planes = planes_of(picture, self.format.bits)
             yield Frame(planes, pts, max(picture.duration or 0, 0), bool(picture.key_frame))
 
     def _first(self, start: float) -> Any:
@@ -190,7 +193,7 @@ class _Container:
 
     def _decoded(self) -> Iterator[Any]:
         """Every picture as PyAV has it; errors of FFmpeg become Foveal's."""
-        seen = damaged = 0
+        seen = 0
         packets = self.container.demux(self.stream)
         fault: type[Exception] = self.av.error.FFmpegError
         while True:
@@ -203,23 +206,23 @@ class _Container:
                 break
             except fault as error:
                 if not self.tolerant and seen:
-                    raise CorruptError(f"{self.name}: damaged after picture {seen}: {error}") from None
-                damaged += 1
-                if damaged > 1000:
+                    raise CorruptError(f"{self.name}: damaged after picture {seen}: {error}; {CONCEAL}") from None
+                self.damaged += 1
+                if self.damaged > 1000:
                     break
                 continue
             for picture in pictures:
                 seen += 1
-                damaged += bool(picture.is_corrupt)
+                self.damaged += bool(picture.is_corrupt)
                 self.limits.check(self.name, picture.width, picture.height)
                 if picture.interlaced_frame:
                     raise UnsupportedVideoError(
                         f"{self.name}: interlaced; deinterlace it first, for example with ffmpeg -vf bwdif"
                     )
                 yield picture
-        if damaged and seen:
+        if self.damaged and seen:
             warnings.warn(
-                f"{self.name}: {damaged} damaged places, concealed by the decoder", FovealWarning, stacklevel=4
+                f"{self.name}: {self.damaged} damaged places, concealed by the decoder", FovealWarning, stacklevel=4
             )
 
     def _describe(self, picture: Any) -> VideoFormat:
@@ -245,16 +248,9 @@ class _Container:
             rate=stream.average_rate or stream.guessed_rate or None,
             aspect=_aspect(stream.sample_aspect_ratio), rotation=int(picture.rotation),
             codec=context.codec.canonical_name, frames=stream.frames or None, seconds=seconds,
-            bits_per_second=self._bit_rate(), mastering=_mastering(picture),
+            mastering=_mastering(picture),
             crf=self.crf or crf_in(context.codec.canonical_name, bytes(context.extradata or b"")), **colour,
         )  # fmt: skip
-
-    def _bit_rate(self) -> float | None:
-        """Of the video stream: what its header says, or the file's when there is nothing else in it."""
-        told = self.stream.codec_context.bit_rate or self.stream.metadata.get("BPS")
-        with suppress(TypeError, ValueError):
-            return float(told)
-        return float(self.container.bit_rate) if len(self.container.streams) == 1 and self.container.bit_rate else None
 
     def _siting(self) -> int:
         """FFmpeg's number for the place of chroma (0: not said). PyAV has it only in what it prints of a file."""
@@ -276,9 +272,12 @@ class _Y4m:
     """The pictures of a y4m file or of standard input."""
 
     def __init__(self, path: str, limits: Limits, tolerant: bool, start: float, quiet: bool) -> None:
-        name, self.tolerant = "standard input" if path == "-" else path, tolerant
+        name, self.tolerant, self.damaged = "standard input" if path == "-" else path, tolerant, 0
+        self.owned = path != "-"
+        if not self.owned and sys.stdin is None:
+            raise InputError("standard input is closed; name a file, or pipe y4m in")
         try:
-            self.file: IO[bytes] = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115
+            self.file: IO[bytes] = Path(path).open("rb") if self.owned else sys.stdin.buffer  # noqa: SIM115
         except OSError as fault:
             raise InputError(f"cannot read {path}: {fault.strerror or fault}") from None
         try:
@@ -296,7 +295,7 @@ class _Y4m:
             raise
 
     def close(self) -> None:
-        if self.file is not sys.stdin.buffer:
+        if self.owned:
             self.file.close()
 
     def frames(self) -> Iterator[Frame]:
@@ -313,6 +312,7 @@ class _Y4m:
             if not self.tolerant:
                 raise
             warnings.warn(f"{fault}; the pictures before it are used", FovealWarning, stacklevel=3)
+            self.damaged += 1
             return None
         return None if planes is None else to_420(planes, self.input.depth)
 
@@ -346,7 +346,7 @@ def _changes(kind: Any) -> str:
     return " and ".join(filter(None, changes))
 
 
-def _planes_of(picture: Any, bits: int) -> Planes:
+def planes_of(picture: Any, bits: int) -> Planes:
     """The planes of one of PyAV's pictures, copied; what is not planar Y'CbCr or grey goes through swscale first."""
     found = planar(picture.format.name)
     if found is None:
@@ -376,7 +376,7 @@ def _seconds(stream: Any, container: Any) -> float | None:
         return told
     start = float((stream.start_time or 0) * stream.time_base)
     tag = next((text for key, text in stream.metadata.items() if key.split("-")[0] == "DURATION"), "")
-    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", tag)
+    found = re.fullmatch(r"(\d{1,5}):(\d\d):(\d\d(?:\.\d+)?)", tag)
     ends = [3600 * int(found[1]) + 60 * int(found[2]) + float(found[3]) if found else 0.0, told or 0.0]
     return next((end - start for end in ends if end > start), told)
 

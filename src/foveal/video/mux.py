@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ import numpy as np
 
 from foveal.errors import FovealWarning, InputError
 from foveal.video.basecodec import MASTERING, EncoderSettings, frame_rate, pyav
-from foveal.video.copying import Muxer, beside, display_matrix, foreign, opened, replace
+from foveal.video.copying import Muxer, beside, display_matrix, foreign, is_y4m, opened, replace
 from foveal.video.packets import decoding_times
 from foveal.video.sampling import at_bits
 from foveal.video.types import Frame, Plane, VideoFormat
@@ -34,11 +34,12 @@ class Writer:
 
     ``path``: .mp4, .m4v, .mov, .mkv, .webm, or uncompressed .y4m and "-" (y4m on standard output), for which the settings
     do not matter and only pictures are written. ``video``: size, time base, colour and so on of the pictures. ``copy_from``:
-    the file whose other streams, chapters, attachments and metadata are kept. ``attachments``: name -> bytes, .mkv only.
-    ``finishing``: called with the finished file before it takes its place; it may change it. Not for y4m.
+    the file whose other streams, chapters, attachments and metadata are kept. ``finishing``: called with the finished file
+    before it takes its place; it may change it. Not for y4m. ``quiet``: no warning, for a file that nobody sees.
 
     Raises InputError when the file cannot be written, UnsupportedVideoError when the encoder is absent or the container
-    cannot hold the pictures or the sound. Subtitles and data that it cannot hold are left out with a FovealWarning.
+    cannot hold the pictures or the sound. Subtitles and data that it cannot hold, and sound of a codec that FFmpeg does not
+    know, are left out with a FovealWarning.
     """
 
     def __init__(
@@ -48,14 +49,14 @@ class Writer:
         settings: EncoderSettings,
         *,
         copy_from: str | Path | None = None,
-        attachments: Mapping[str, bytes] | None = None,
         finishing: Callable[[Path], None] | None = None,
+        quiet: bool = False,
     ) -> None:
         self._sink: _Pipe | _Encoded
-        if str(path) == "-" or Path(path).suffix.lower() == ".y4m":
-            self._sink = _Pipe(path, video, settings.bits or video.bits)
+        if is_y4m(path):
+            self._sink = _Pipe(path, video, settings.bits or video.bits, quiet)
         else:
-            self._sink = _Encoded(path, video, settings, copy_from, dict(attachments or {}), finishing)
+            self._sink = _Encoded(path, video, settings, copy_from, finishing, quiet)
 
     def write(self, frame: Frame) -> None:
         """Add the next picture; times must go forward."""
@@ -90,24 +91,24 @@ class _Encoded:
         video: VideoFormat,
         settings: EncoderSettings,
         copy_from: str | Path | None,
-        attachments: dict[str, bytes],
         finishing: Callable[[Path], None] | None,
+        quiet: bool,
     ) -> None:
         self.av, self.finishing = pyav(), finishing
         settings.check(video.width, video.height, Path(path).suffix.lower())
         self.video, self.settings = video, settings
         self.width, self.height = (_even(n) if settings.encoder.even else n for n in (video.width, video.height))
-        if (self.width, self.height) != (video.width, video.height):
+        if (self.width, self.height) != (video.width, video.height) and not quiet:
             told = f"{video.width}x{video.height} becomes {self.width}x{self.height}"
             warnings.warn(f"{path}: {told}, since {settings.codec} codes even sizes", FovealWarning, stacklevel=4)
-        if video.mastering and settings.codec not in MASTERING:
+        if video.mastering and settings.codec not in MASTERING and not quiet:
             told = f"{settings.codec} has no place for what the video was mastered for (HDR10); {', '.join(MASTERING)} have"
             warnings.warn(f"{path}: {told}", FovealWarning, stacklevel=4)
         self.kind = settings.pixel_format(video.bits)
         self.durations: dict[int, int] = {}
         self.step = max(1, round(1 / (frame_rate(video) * video.time_base)))
         self.count = 0
-        self.muxer = Muxer(path, copy_from, attachments)
+        self.muxer = Muxer(path, copy_from, quiet)
         try:
             with foreign(path):
                 self.stream = self.muxer.start(self._stream, video.time_base, video.aspect)
@@ -119,7 +120,7 @@ class _Encoded:
         picture = self.av.VideoFrame(self.width, self.height, self.kind)
         planes = at_bits(frame.planes, 8 if self.kind == "yuv420p" else 10)
         for plane, lines in zip(picture.planes, (planes.y, planes.u, planes.v), strict=True):
-            _fill(plane, lines)
+            fill(plane, lines)
         picture.pts, picture.time_base, picture.duration = frame.pts, self.video.time_base, frame.duration
         self.durations[frame.pts] = frame.duration
         self.count += 1
@@ -167,8 +168,9 @@ class _Encoded:
 class _Pipe:
     """A Writer's pictures uncompressed, to a file or to standard output."""
 
-    def __init__(self, path: str | Path, video: VideoFormat, bits: int) -> None:
+    def __init__(self, path: str | Path, video: VideoFormat, bits: int, quiet: bool) -> None:
         self.path, self.bits, self.video, self.count = str(path), bits, video, 0
+        self.told = quiet  # that times are uneven
         self.step = 1 / (frame_rate(video) * video.time_base)
         self.first: int | None = None
         self.part = None if self.path == "-" else beside(Path(path))
@@ -178,10 +180,10 @@ class _Pipe:
 
     def write(self, frame: Frame) -> None:
         self.first = frame.pts if self.first is None else self.first
-        if self.count >= 0 and abs(frame.pts - self.first - self.count * self.step) > self.step / 2:
+        if not self.told and abs(frame.pts - self.first - self.count * self.step) > self.step / 2:
             told = f"times are uneven at picture {self.count}; y4m has a constant rate and keeps only the pictures"
             warnings.warn(f"{self.path}: {told}", FovealWarning, stacklevel=3)
-            self.count = -(1 << 62)
+            self.told = True
         self.count += 1
         with foreign(self.path):
             self.output.write(at_bits(frame.planes, self.bits))
@@ -207,7 +209,6 @@ def concat(
     path: str | Path,
     *,
     copy_from: str | Path | None = None,
-    attachments: Mapping[str, bytes] | None = None,
     begins: Fraction | None = None,
 ) -> None:
     """Join the video streams of ``parts``, coded with equal settings and with times that go on from part to part, into
@@ -217,7 +218,7 @@ def concat(
     names = [str(part) for part in parts]
     if not names:
         raise InputError(f"{path}: no parts to join")
-    joined = Muxer(path, copy_from, dict(attachments or {}))
+    joined = Muxer(path, copy_from)
     try:
         with foreign(path):
             with opened(names[0]) as first:
@@ -272,7 +273,7 @@ def _even(n: int) -> int:
     return n + n % 2
 
 
-def _fill(plane: Any, lines: Plane) -> None:
+def fill(plane: Any, lines: Plane) -> None:
     """Copy ``lines`` into a plane of one of PyAV's pictures; where that is larger, the outermost samples go on."""
     target = np.frombuffer(plane, lines.dtype).reshape(-1, plane.line_size // lines.dtype.itemsize)
     height, width = lines.shape

@@ -12,10 +12,9 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from types import FrameType
 
@@ -25,22 +24,21 @@ from numpy.typing import NDArray
 from foveal.errors import FormatError, FovealWarning, InputError, LimitError, UnknownModelError
 from foveal.video import copying, encodernote, lastlayer, sidecar
 from foveal.video.attention_sr import SIZES
-from foveal.video.basecodec import ENCODERS, EncoderSettings, frame_rate
+from foveal.video.basecodec import ENCODERS, EncoderSettings, frame_count
 from foveal.video.frames import Reader
 from foveal.video.moments import Moments
-from foveal.video.mux import Writer, concat
-from foveal.video.restorer import Parts as Restored
-from foveal.video.restorer import Restorer, mode_of, weights_id
+from foveal.video.mux import Writer
+from foveal.video.output import Output
+from foveal.video.restorer import Parts, Restorer, mode_of, weights_id
 from foveal.video.sidecode import SideReader, check_of
-from foveal.video.types import GROUP, Frame, VideoFormat
-
-Progress = Callable[[int, int | None], None]
+from foveal.video.types import GROUP, Frame, Progress, Steps, VideoFormat
 
 
 @dataclass(frozen=True)
 class RestoreReport:
-    """What was done. ``reused``: share of the blocks whose result was taken from the frame before. ``why``: one line on
-    scale, model and side information."""
+    """What was done. ``frames``: in the output. ``reused``: share of the blocks whose result was taken from the frame
+    before, 0..1. ``side_information``: whether it was used to the end. ``why``: one line on scale, model and side
+    information. ``seconds``: that it took."""
 
     frames: int
     reused: float
@@ -92,6 +90,7 @@ def receive(
     model: str | None = None,
     resume: bool = False,
     use_side: bool = True,
+    on_loss: str = "error",
     progress: Progress | None = None,
 ) -> RestoreReport:
     """Restore the video ``source`` into ``out``, as ``foveal.video.decode`` and ``restore`` describe it.
@@ -99,17 +98,19 @@ def receive(
     KeyboardInterrupt after Ctrl-C, when the part that is done plays and waits for ``resume``; of y4m nothing is left.
     InputError for a scale that there is none.
     """
+    if on_loss not in ("error", "conceal"):
+        raise InputError(f"on_loss {on_loss!r} is not known; use 'error' or 'conceal'")
     if scale is not None:
         mode_of(scale)  # refuses others
     began, source = time.monotonic(), str(source)
     copying.refuse_pipe(source)
-    parts = Parts(out, source, resume)
-    with Reader(source) as reader:
+    parts = Output(out, source, resume)
+    with Reader(source, tolerant=on_loss == "conceal") as reader:
         plan = choose(source, reader.format, scale, model, use_side)
         run = Run(reader, plan, parts, settings, progress)
         with interruptible() as interrupted:
             run.go(interrupted)
-    return RestoreReport(run.done, run.reused, plan.side is not None, plan.why, time.monotonic() - began)
+    return RestoreReport(run.steps.done, run.reused, plan.side is not None, plan.why, time.monotonic() - began)
 
 
 # --- side information ---
@@ -123,7 +124,7 @@ def choose(source: str, video: VideoFormat, scale: float | None, model: str | No
     fallback = Plan(2.0 if scale is None else scale, "s" if model is None else model, None, crf=video.crf)
     if not use_side:
         return replace(fallback, reason="side information left aside")
-    if source == "-" or source.lower().endswith(".y4m"):
+    if copying.is_y4m(source):
         return replace(fallback, reason="y4m has no side information")
     found = sidecar.find(source)
     if found.data is None:
@@ -175,23 +176,21 @@ def _warn(source: str, reason: str) -> None:
 
 
 class Run:
-    """One video on its way. ``done``: frames that are written, in all parts."""
+    """One video on its way. ``steps``: counts the frames that are written, in all parts."""
 
     def __init__(
-        self, reader: Reader, plan: Plan, parts: Parts, settings: EncoderSettings, progress: Progress | None
+        self, reader: Reader, plan: Plan, parts: Output, settings: EncoderSettings, progress: Progress | None
     ) -> None:
-        self.reader, self.plan, self.parts, self.settings, self.progress = reader, plan, parts, settings, progress
-        rate = frame_rate(reader.format)
-        self.total = reader.format.frames or (round(reader.format.seconds * rate) if reader.format.seconds else None)
-        self.done = 0
+        self.reader, self.plan, self.parts, self.settings = reader, plan, parts, settings
+        self.steps = Steps(progress, frame_count(reader.format))
         self.reused = 0.0
         self.adapted = False  # whether the network is changed as side information tells
-        self.moments: Moments[Restored, tuple[int, Frame]] = Moments()
+        self.moments: Moments[Parts, tuple[int, Frame]] = Moments()
         self.writer: Writer | None = None
 
     def go(self, interrupted: threading.Event) -> None:
         """Restore all frames, or until interrupted: then KeyboardInterrupt, with the parts kept."""
-        self.done = behind = self.parts.frames()
+        self.steps.done = behind = self.parts.frames()
         seen = 0
         try:
             for number, frame in enumerate(self.reader):
@@ -222,9 +221,9 @@ class Run:
         if seen < behind and not interrupted.is_set():
             raise InputError(f"the parts hold {behind} frames, the input has {seen}; they are not of the same video")
         if dropped:
-            raise KeyboardInterrupt(f"{self.done} frames were done; y4m cannot be resumed, nothing of it is kept")
+            raise KeyboardInterrupt(f"{self.steps.done} frames were done; y4m cannot be resumed, nothing of it is kept")
         if interrupted.is_set():
-            raise KeyboardInterrupt(f"{self.done} frames are done; resume goes on behind them")
+            raise KeyboardInterrupt(f"{self.steps.done} frames are done; resume goes on behind them")
         self.parts.join()
 
     def _begin(self, first: Frame) -> tuple[Restorer, VideoFormat]:
@@ -233,7 +232,7 @@ class Run:
         if plan.side and plan.side.facts.check != check_of(first.planes):
             self._drop("side information is of another clip, or this one was coded anew")
         width, height = plan.size(video)
-        found = replace(video, width=width, height=height, bits_per_second=None)
+        found = replace(video, width=width, height=height)
         self.parts.check(found, self.settings)
         self.parts.begins = first.pts * video.time_base
         place = video.chroma_location
@@ -242,9 +241,10 @@ class Run:
     def _restored(self, restorer: Restorer, number: int, frame: Frame) -> list[tuple[int, Frame]]:
         """The frames that can be shown now, with their numbers: this one, or with side information those of a bit before."""
         ended, side = list[tuple[int, Frame]](), self.plan.side
-        if side and number >= side.facts.frames:
+        if side and (number >= side.facts.frames or self.reader.damaged):
             ended = self._ended()
-            self._drop(f"side information ends at frame {number}")
+            self._drop(f"the video is damaged near frame {number}" if self.reader.damaged
+                       else f"side information ends at frame {number}")  # fmt: skip
         elif side and number % GROUP == 0:
             self._adapt(restorer, side, number)
         if self.plan.side is None:
@@ -259,7 +259,7 @@ class Run:
         """The frames that still wait for others."""
         return self._filtered(self.moments.end())
 
-    def _filtered(self, waiting: list[tuple[Restored, tuple[int, Frame]]]) -> list[tuple[int, Frame]]:
+    def _filtered(self, waiting: list[tuple[Parts, tuple[int, Frame]]]) -> list[tuple[int, Frame]]:
         out = []
         for parts, (number, frame) in waiting:
             taps, blend = self._told(number)
@@ -294,87 +294,11 @@ class Run:
             return
         self.writer = self.writer or self.parts.writer(video, self.settings)
         self.writer.write(frame)
-        self._tell()
+        self.steps.step()
 
     def _drop(self, reason: str) -> None:
         warnings.warn(f"{reason}; restored without", FovealWarning, stacklevel=5)
         self.plan.side, self.plan.reason = None, reason
-
-    def _tell(self) -> None:
-        self.done += 1
-        if self.progress:
-            self.progress(self.done, None if self.total is None else max(self.total, self.done))
-
-
-# --- files ---
-
-
-class Parts:
-    """The output, and the parts of it that there are until it is whole. Pipes and y4m have no parts to resume from."""
-
-    def __init__(self, out: str | Path, source: str, resume: bool) -> None:
-        self.out, self.source, self.pipe = Path(out), source, str(out) == "-"
-        if not str(out) or self.out.is_dir():
-            raise InputError(f"{str(out)!r} is not the name of a file to write")
-        self.whole = self.pipe or self.out.suffix.lower() == ".y4m"
-        self.begins: Fraction | None = None  # seconds at which the first picture is shown
-        if self.whole and resume:
-            raise InputError(f"{out}: y4m cannot be resumed; write .mkv, .mp4 or .mov")
-        if not self.pipe and source != "-" and self.out.exists() and self.out.samefile(source):
-            raise InputError(f"{out}: is the input; choose another name")
-        self.names: list[Path] = []
-        while not self.whole and self._name().exists():
-            self.names.append(self._name())
-        if self.names and not resume:
-            raise InputError(f"{self.names[0]} is left of an interrupted run: go on with --resume, or remove it")
-
-    def _name(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.part-{len(self.names):03d}{self.out.suffix}")
-
-    def frames(self) -> int:
-        """Frames in all parts that are there."""
-        return sum(_counted(name) for name in self.names)
-
-    def check(self, video: VideoFormat, settings: EncoderSettings) -> None:
-        """InputError when the parts that are there cannot be joined with what comes: size or codec are others."""
-        for name in self.names:
-            with copying.opened(name) as part:
-                context = copying.main_stream(part).codec_context
-                found = context.width, context.height, context.codec.canonical_name
-            wanted = video.width, video.height, _CODED[settings.codec]
-            if any(abs(a - b) > 1 for a, b in zip(found[:2], wanted[:2], strict=True)) or found[2] != wanted[2]:
-                was, now = ("x".join(map(str, x[:2])) + f" {x[2]}" for x in (found, wanted))
-                raise InputError(f"{name}: is {was}, the rest would be {now}; resume as it began, or remove it")
-
-    def writer(self, video: VideoFormat, settings: EncoderSettings) -> Writer:
-        """For the next part; the first takes everything beside the pictures along."""
-        if self.pipe:
-            return Writer("-", video, settings)
-        name = self._name()
-        first = not self.names
-        self.names.append(name)
-        return Writer(name, video, settings, copy_from=self.source if first and self.source != "-" else None)
-
-    def join(self) -> None:
-        """Make the output of the parts."""
-        if self.pipe:
-            return
-        if len(self.names) == 1:
-            copying.replace(self.names[0], self.out)
-            return
-        concat(self.names, self.out, copy_from=None if self.source == "-" else self.source, begins=self.begins)
-        for name in self.names:
-            name.unlink()
-
-
-_CODED = {"svtav1": "av1", "x265": "hevc", "x264": "h264", "ffv1": "ffv1"}
-
-
-def _counted(path: Path) -> int:
-    """Pictures in a file, by its packets."""
-    with copying.opened(path) as part:
-        stream = copying.main_stream(part)
-        return 0 if stream is None else sum(packet.size > 0 for packet in part.demux(stream))
 
 
 @contextmanager
@@ -387,11 +311,13 @@ def interruptible() -> Iterator[threading.Event]:
         yield event
         return
 
+    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+
     def first(number: int, frame: FrameType | None) -> None:
         event.set()
         signal.signal(signal.SIGINT, before)
 
-    before = signal.signal(signal.SIGINT, first) or signal.default_int_handler
+    signal.signal(signal.SIGINT, first)
     try:
         yield event
     finally:

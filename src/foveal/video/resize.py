@@ -80,21 +80,11 @@ def _taps(
     return index.clip(0, n_in - 1), weights / weights.sum(1, keepdims=True)
 
 
-def matrix(
-    n_in: int, n_out: int, kernel: str = "lanczos", *, ratio: float | None = None, phase: float = 0.5
-) -> NDArray[np.float32]:
-    """The whole operator of one axis, (n_out, n_in) float32; its rows sum to 1."""
-    index, weights = _taps(n_in, n_out, kernel, ratio, phase)
-    out = np.zeros((n_out, n_in))
-    np.add.at(out, (np.arange(n_out)[:, None], index), weights)
-    return out.astype(np.float32)
-
-
 @lru_cache(maxsize=64)
 def bands(
     n_in: int, n_out: int, kernel: str = "lanczos", *, ratio: float | None = None, phase: float = 0.5
 ) -> tuple[Band, ...]:
-    """``matrix`` cut into dense pieces of BAND output samples."""
+    """The operator of one axis, whose rows sum to 1, cut into dense pieces of BAND output samples."""
     index, weights = _taps(n_in, n_out, kernel, ratio, phase)
     out = []
     for start in range(0, n_out, BAND):

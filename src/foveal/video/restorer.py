@@ -152,7 +152,7 @@ class Restorer:
         self.scale, self.width, self.height, self.bits = float(scale), width, height, bits
         self.rows, self.columns = (height + 1) // 2, (width + 1) // 2  # the work grid
         self.top = 255.0 if bits == 8 else 1023.0
-        self.quality = attention_sr.quality_plane(quality, scale)
+        self.told, self.quality = quality, attention_sr.quality_plane(quality, scale)
         self.chroma_location, self.tolerance, self.reuse = chroma_location, tolerance, reuse
         fast = inference.native_bf16() if bf16 is None else bf16
         self.runner = None if net is None else inference.Runner(net, bf16=fast, gain=self.top, band=tile)
@@ -171,10 +171,8 @@ class Restorer:
     def alike(self) -> Restorer:
         """Another one for the same clip, with the network as it was trained, which has seen no frame."""
         net = None if self.runner is None else self.runner.net
-        quality = self.quality - attention_sr.quality_plane(0.0, self.scale)
-        told = None if quality == attention_sr.UNKNOWN else quality
         return Restorer(
-            net, self.scale, self.width, self.height, self.bits, told, chroma_location=self.chroma_location,
+            net, self.scale, self.width, self.height, self.bits, self.told, chroma_location=self.chroma_location,
             tolerance=self.tolerance, reuse=self.reuse,
         )  # fmt: skip
 

@@ -63,11 +63,11 @@ def _halve(plane: NDArray[Any], wanted: tuple[int, int]) -> NDArray[Any]:
 
 
 def _to_depth(plane: NDArray[Any], depth: int) -> Plane:
-    """8 bits as they are, 9 doubled, more than 10 rounded to 10."""
+    """8 bits as they are, 9 doubled, more than 10 rounded to 10; what is above the depth's largest value becomes it."""
     if depth == 8:
         return plane.astype(np.uint8)
     if depth <= 10:
-        return (plane.astype(np.uint16) << (10 - depth)).astype(np.uint16)
+        return (plane.clip(0, (1 << depth) - 1).astype(np.uint16) << (10 - depth)).astype(np.uint16)
     shift = depth - 10
     rounded = (plane.astype(np.uint32) + (1 << (shift - 1))) >> shift
     return rounded.clip(0, 1023).astype(np.uint16)

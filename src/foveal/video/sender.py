@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from foveal.errors import CorruptError, FovealWarning, InputError, UnknownModelError, UnsupportedVideoError
 from foveal.video import copying, lastlayer, scout, sidecar
 from foveal.video.attention_sr import MODES, SIZES, fingerprint, load_weights, modes_of
-from foveal.video.basecodec import EncoderSettings, frame_rate
+from foveal.video.basecodec import EncoderSettings, frame_count
 from foveal.video.blend import VALUE_OF_A_BIT, SideWriter, best, bits_per_frame
 from foveal.video.choice import SCALES, Choice, Coded, Receiver, Show, choose, name, shrink, small_size
 from foveal.video.frames import Reader
@@ -29,18 +29,17 @@ from foveal.video.mux import Writer
 from foveal.video.restorer import Parts, Restorer, mode_of, weights_id
 from foveal.video.sampling import at_bits
 from foveal.video.sidecode import Facts
-from foveal.video.types import GROUP, Frame, Plane, Planes, VideoFormat
+from foveal.video.types import GROUP, Frame, Plane, Planes, Progress, Steps, VideoFormat
 
-Progress = Callable[[int, int | None], None]
 LAYER_SHARE = 0.75  # of the bits that side information may have, at most, for changes of the last layer
 TRIED, TRIED_EACH = 13, 4  # of the first frames every so many show whether the network should be told the CRF
 
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What was done. ``crf``: as given to the encoder, None for a bitrate. ``bytes``: of the file, ``side_bytes`` of them
-    side information. ``gain_db``: luma PSNR that the network brings over plain resampling, None without side information.
-    """
+    """What was done. ``scale``: 1, 1.5 or 2, and ``why``, one line. ``crf``: as given to the encoder, None for a bitrate.
+    ``bytes``: of the file, ``side_bytes`` of them side information. ``seconds``: that it took. ``gain_db``: luma PSNR that
+    the network brings over plain resampling, None without side information."""
 
     scale: float
     why: str
@@ -51,21 +50,6 @@ class EncodeReport:
     frames: int
     seconds: float
     gain_db: float | None
-
-
-@dataclass
-class Steps:
-    """Frames done, of those to do in all passes, told to whoever asked."""
-
-    tell: Progress | None
-    total: int | None
-    done: int = 0
-
-    def step(self) -> None:
-        """One more frame of one pass."""
-        self.done += 1
-        if self.tell:
-            self.tell(self.done, None if self.total is None else max(self.total, self.done))
 
 
 def send(
@@ -92,7 +76,8 @@ def send(
         receiver = _receiver(video, network, side_information)
         choice = _choose(source, video, settings, scale, target_vmaf, receiver)
         told = side_information and network is not None and _usable(network, choice.scale) is not None
-        steps = Steps(progress, _expected(video, 1 + told))
+        count = frame_count(video)
+        steps = Steps(progress, count and count * (1 + told))
         side = Side(source, choice, model, steps) if told else None
         frames = _code(reader, video, source, out, choice, steps, side)
     return EncodeReport(
@@ -108,7 +93,7 @@ def _refuse(source: str, out: Path, settings: EncoderSettings, scale: object, ta
         raise InputError(f"scale {scale!r}: auto, 1, 1.5 or 2")
     if out.suffix.lower() not in copying.SUFFIXES:
         raise UnsupportedVideoError(f"{out}: encode writes {', '.join(copying.SUFFIXES)}")
-    if source != "-" and out.exists() and Path(source).exists() and out.samefile(source):
+    if copying.is_input(out, source):
         raise InputError(f"{out}: is the input; choose another name")
     if source == "-" and (scale == "auto" or target_vmaf is not None):
         raise InputError(
@@ -280,9 +265,3 @@ def _code(
             count += 1
             steps.step()
     return count
-
-
-def _expected(video: VideoFormat, passes: int) -> int | None:
-    """Frames of all passes, as far as the file tells."""
-    told = video.frames or (round(video.seconds * frame_rate(video)) if video.seconds else None)
-    return told and told * passes

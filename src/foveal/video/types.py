@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -35,6 +36,24 @@ class Planes:
     def bits(self) -> int:
         """8 or 10."""
         return 8 if self.y.dtype == np.uint8 else 10
+
+
+Progress = Callable[[int, int | None], None]  # frames done, of those to do, None where that is not known
+
+
+@dataclass
+class Steps:
+    """Frames done, of those to do in all passes, told to whoever asked."""
+
+    tell: Progress | None
+    total: int | None
+    done: int = 0
+
+    def step(self) -> None:
+        """One more frame of one pass."""
+        self.done += 1
+        if self.tell:
+            self.tell(self.done, None if self.total is None else max(self.total, self.done))
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,7 @@ class VideoFormat:
 
     ``rotation``: degrees counter-clockwise as the display matrix says; it is carried along, never applied.
     ``aspect``: sample aspect ratio. ``rate``: average frames per second, None if unknown. ``frames``, ``seconds``: None if
-    unknown. ``bits_per_second``: of the coded stream, None if unknown. ``mastering``: None for a video that does not say.
+    unknown. ``mastering``: None for a video that does not say.
     ``crf``: what its encoder, x264 or x265, says it was coded at; None if it does not.
     """
 
@@ -95,6 +114,5 @@ class VideoFormat:
     codec: str = ""
     frames: int | None = None
     seconds: float | None = None
-    bits_per_second: float | None = None
     mastering: Mastering | None = None
     crf: float | None = None

@@ -18,6 +18,7 @@ from foveal.video.types import Planes, VideoFormat
 
 _COLOUR = re.compile(r"(420|422|444|mono)(?:p?(9|10|12|14|16)|jpeg|mpeg2|paldv)?$")
 _SITING = {"420jpeg": 2, "420mpeg2": 1, "420paldv": 3}  # to FFmpeg's numbers of chroma locations
+_LARGEST = (1 << 31) - 1  # number of a ratio
 _LINE = 4096  # bytes of a header at most
 
 
@@ -108,7 +109,9 @@ class Y4mOutput:
 
 
 def _ratio(text: str) -> Fraction | None:
-    """ "30:1" as a fraction; None for the "0:0" of unknown, ValueError for what is none."""
+    """ "30:1" as a fraction; None for the "0:0" of unknown, ValueError for what is none or has numbers beyond FFmpeg's."""
     top, _, bottom = text.partition(":")
     value = Fraction(int(top), int(bottom)) if int(bottom) else None
+    if value and max(value.numerator, value.denominator) > _LARGEST:
+        raise ValueError(text)
     return value if value is None or value > 0 else None
