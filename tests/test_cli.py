@@ -302,6 +302,15 @@ def test_info_says_what_is_damaged(tmp_path: Path) -> None:
     assert [line.split()[0] for line in told.splitlines() if line.endswith("bytes, damaged")] == ["PCKT"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_without_room_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "foveal", "models"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr.startswith("foveal: cannot write the output: No space left") and "Traceback" not in done.stderr
+    assert done.returncode == 2
+
+
 def test_compare_prints_figures_and_writes_a_picture(photo: Path, coded: Path) -> None:
     sheet = photo.with_name("sheet.png")
     result = run("compare", photo, coded, "-o", sheet, "--json")

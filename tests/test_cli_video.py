@@ -146,10 +146,10 @@ def test_one_bad_clip_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_several_clips_to_one_file_are_refused(tmp_path: Path) -> None:
     sources = [made.clip(tmp_path / name, times=range(2)) for name in ("a.mp4", "b.mkv")]
     (tmp_path / "one.mp4").write_bytes(b"precious")
-    for target in (tmp_path / "one.mp4", "-"):
+    for target in (tmp_path / "one.mp4", tmp_path / "new.mp4", "-"):
         result = run("video", "encode", *sources, "-o", target, *FAST)
         assert (result.exit_code, result.stdout) == (2, "")
-    assert (tmp_path / "one.mp4").read_bytes() == b"precious"
+    assert (tmp_path / "one.mp4").read_bytes() == b"precious" and not (tmp_path / "new.mp4").exists()
 
 
 def test_warnings_are_one_line(tmp_path: Path) -> None:

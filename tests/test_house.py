@@ -24,7 +24,8 @@ SHARED = {
     "foveal.types",
     "foveal.taps",
     "foveal.numerics",
-}  # plain types that everybody may use, fitted taps, torch as it must be set
+    "foveal.reading",
+}  # plain types that everybody may use, fitted taps, torch as it must be set, pictures as Pillow reads them
 SHARED_IN_VIDEO = "foveal.video.types"  # and these that every video room may
 HALLS = {"foveal.image.codec", "foveal.video.codec"}
 WINGS = {

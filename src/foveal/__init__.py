@@ -94,6 +94,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "video":  # the other door
+        return import_module("foveal.video")
     if name not in _LAZY:
         raise AttributeError(f"module 'foveal' has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)

@@ -7,6 +7,7 @@ purpose become one line on standard error and exit status 2, as do unknown optio
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import sys
 from functools import partial
@@ -36,6 +37,11 @@ class Refusing(TyperGroup):
                 return super().invoke(ctx)
         except foveal.FovealError as error:
             typer.echo(f"foveal: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.errno != errno.ENOSPC:  # what closes the pipe that is written to is no fault
+                raise
+            typer.echo(f"foveal: cannot write the output: {error.strerror}; make room, or name another place", err=True)
             raise typer.Exit(2) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

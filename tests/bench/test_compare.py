@@ -73,6 +73,17 @@ def test_an_output_that_cannot_be_written_is_told(folder: Path, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
 
+def test_names_that_are_no_png_and_pipes_are_refused(folder: Path, tmp_path: Path) -> None:
+    a = folder / "a.png"
+    for output in ("both.jpg", "both.fov", "-"):
+        with pytest.raises(InputError, match=r"written as PNG; end its name in \.png"):
+            compare(a, a, tmp_path / output if output != "-" else output)
+    for pair in (("-", a), (a, "-")):
+        with pytest.raises(InputError, match="compare reads files, not standard input"):
+            compare(*pair)
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
 def test_16_bits_are_compared_as_they_are_coded(tmp_path: Path) -> None:
     deep = np.linspace(0, 65_535, 40 * 48).astype(np.uint16).reshape(40, 48)
     Image.fromarray(deep).save(tmp_path / "deep.png")

@@ -412,6 +412,19 @@ def test_a_second_picture_beside_the_first(tmp_path, monkeypatch, output, also):
     assert len(images.outputs(["in.fov"], output, ".png", also=also)) == 1
 
 
+def test_an_empty_name_is_no_folder():
+    with pytest.raises(InputError, match="name of the output is empty"):
+        images.outputs(["a.png"], "", ".fov")
+
+
+@pytest.mark.parametrize("name", ["all.png", "all.fov", "all.jxl"])
+def test_several_inputs_do_not_make_a_folder_named_like_a_picture(tmp_path, name):
+    with pytest.raises(InputError, match=f"{name} is the name of one file, for 2 inputs; name a folder"):
+        images.outputs(["a.fov", "b.fov"], str(tmp_path / name), ".png")
+    assert not list(tmp_path.iterdir())
+    assert images.outputs(["a.fov", "b.fov"], str(tmp_path / name) + "/", ".png")[0][1].endswith(f"{name}/a.png")
+
+
 def test_several_inputs_need_a_directory(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match="directory"):

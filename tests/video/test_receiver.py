@@ -27,6 +27,7 @@ from foveal.video.basecodec import EncoderSettings
 from foveal.video.blend import Facts, SideWriter, Sums
 from foveal.video.frames import Reader
 from foveal.video.moments import Moments
+from foveal.video.mux import Writer, concat
 from foveal.video.receiver import RestoreReport, receive
 from foveal.video.resize import resize_planes
 from foveal.video.restorer import Parts, Restorer
@@ -301,7 +302,7 @@ def test_parts_of_something_else_are_refused(small: Path, tmp_path: Path) -> Non
     part = made.clip(tmp_path / "out.mkv.part-000.mkv")
     with pytest.raises(InputError, match=r"is 64x48 h264, the rest would be 128x96 ffv1"):
         receive(small, out, LOSSLESS, scale=2, resume=True)
-    made.clip(part, width=128, height=96, times=range(10))
+    made.clip(part, width=128, height=96, times=range(10), options={"crf": "14"})
     with pytest.raises(InputError, match="hold 10 frames, the input has 8"):
         receive(small, out, FAST, scale=2, resume=True)
     assert part.exists() and not out.exists()
@@ -380,6 +381,28 @@ def test_pictures_are_let_go_however_long_the_video_is(side: bool, tmp_path: Pat
     silently(small, tmp_path / "out.mkv", FAST, scale=2, progress=count)
     assert len(held) == 40 and 0 < max(planes for planes, _ in held) < 14
     assert max(tensors for _, tensors in held[20:]) <= max(tensors for _, tensors in held[:20])
+
+
+@pytest.mark.parametrize(("codec", "name"), [("x264", "x264"), ("x265", "x265")])
+def test_a_run_is_not_resumed_at_another_crf(codec: str, name: str, small: Path, tmp_path: Path) -> None:
+    """Parts of x264 at other CRFs have other headers, and joined under those of the first they were garbled."""
+    out, begun = tmp_path / "out.mkv", EncoderSettings(codec, crf=30, preset="ultrafast")
+    with pytest.raises(KeyboardInterrupt):
+        receive(small, out, begun, scale=2, progress=made.interrupt_at(3))
+    with pytest.raises(InputError, match="was coded at crf 30, the rest would be at 14; resume with --crf 30"):
+        receive(small, out, replace(begun, crf=14), scale=2, resume=True)
+    receive(small, out, begun, scale=2, resume=True)
+    assert len(pictures(out)) == made.COUNT
+
+
+def test_parts_of_other_headers_are_not_joined(tmp_path: Path) -> None:
+    for number, crf in enumerate((14, 40)):
+        with Writer(tmp_path / f"{number}.mkv", made.video_format(), EncoderSettings("x264", crf=crf)) as out:
+            for frame in made.frames(3):
+                out.write(replace(frame, pts=frame.pts + number * 10**5))
+    with pytest.raises(InputError, match="coded with other settings than the part before"):
+        concat([tmp_path / "0.mkv", tmp_path / "1.mkv"], tmp_path / "out.mkv")
+    assert not (tmp_path / "out.mkv").exists()
 
 
 def test_the_input_is_not_overwritten(small: Path) -> None:

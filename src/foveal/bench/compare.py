@@ -58,7 +58,11 @@ def compare(
     Raises InputError when a file cannot be read or written, the sizes differ or `output` is one of the two, FormatError
     for a broken .fov.
     """
+    if output is not None and Path(output).suffix.lower() != ".png" and not Path(output).is_dir():
+        raise InputError(f"{output}: the comparison is written as PNG; end its name in .png")
     for path in (reference, test):
+        if str(path) == "-":
+            raise InputError("compare reads files, not standard input; name one in place of -")
         if output is not None and _same(path, output):
             raise InputError(f"{output} would overwrite the picture {path}; name another output file")
     a, b = (np.asarray(open_picture(Path(path))) for path in (reference, test))

@@ -43,7 +43,8 @@ __all__ = [
 ]
 
 SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv",
-            ".3gp", ".ogv", ".y4m"}  # fmt: skip
+            ".3gp", ".ogv", ".y4m", ".gif", ".mxf", ".nut", ".dv", ".ivf", ".obu", ".vob", ".h264", ".264", ".hevc",
+            ".265"}  # fmt: skip
 WRITTEN = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 _RATE = "Rate, one of these"
 
@@ -109,7 +110,9 @@ def pairs(
     several = len(clips) > 1 or any(Path(name).is_dir() for name in inputs)
     if several and output == "-":
         raise foveal.InputError('"-" stands for one video; give -o DIR')
-    place = output.rstrip("/") + "/" if several and output is not None else output
+    if several and output and Path(output).suffix.lower() in (*WRITTEN, ".y4m") and not Path(output).is_dir():
+        raise foveal.InputError(f"{output} is the name of one file, for several inputs; name a folder")
+    place = output.rstrip("/") + "/" if several and output else output
     found: list[jobs.Pair] = []
     kinds = {clip: _suffix(clip, suffix, refused) for clip in clips}
     for kind in dict.fromkeys(kinds.values()):

@@ -6,7 +6,6 @@ remembers that it was grey. Alpha travels beside it, lossless. Orientation is ne
 
 from __future__ import annotations
 
-import re
 import struct
 import warnings
 import zlib
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
 
+from foveal import reading
 from foveal.errors import (
     CorruptError,
     FovealError,
@@ -31,7 +31,6 @@ from foveal.header import DEFAULT_LIMITS, MAX_SIDE, Metadata
 # Files in which further pictures are previews, gain maps or layers, and the first is the photograph.
 _TIFF_BITS = 0x0102  # tag BitsPerSample
 _PRIMARY_FIRST = ("MPO", "PSD")
-_DEEP = re.compile(r";16[BLN]")  # in Pillow's name for samples of 16 bits, e.g. "RGB;16B"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # ImageDescription, Make, Model, Orientation, Software, DateTime, Artist, Copyright; Exif and GPS
@@ -127,8 +126,17 @@ def to_pillow(pixels: Pixels) -> Image.Image:
 
 def _plain_mode(image: Image.Image) -> str:
     """The mode of L, LA, RGB, RGBA that holds everything of this picture."""
-    grey = image.mode in ("1", "L", "LA", "La")
+    grey = image.mode in ("1", "L", "LA", "La") or _is_grey(image)
     return ("L" if grey else "RGB") + ("A" if image.has_transparency_data else "")
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether a picture that Pillow reads in colour has a profile of grey, and equal planes: a PNG of 16 bits with alpha."""
+    profile = image.info.get("icc_profile")
+    if image.mode not in ("RGB", "RGBA") or not isinstance(profile, bytes) or profile[16:20] != b"GRAY":
+        return False
+    red, green, blue = (np.asarray(image.getchannel(i)) for i in range(3))
+    return bool((red == green).all() and (green == blue).all())
 
 
 def _to_8_bits(image: Image.Image) -> U8:
@@ -286,7 +294,7 @@ def _descriptive_exif(image: Image.Image) -> bytes | None:
     found, tags = image.getexif(), Image.Exif()
     tags.update({tag: found[tag] for tag in _DESCRIPTIVE if tag in found})
     tags.update({ifd: dict(entries) for ifd in _SUB_IFDS if (entries := found.get_ifd(ifd))})
-    return tags.tobytes() if len(tags) else None
+    return reading.with_texts(tags).tobytes() if len(tags) else None
 
 
 def _profile(info: dict[str, Any]) -> bytes | None:
@@ -341,10 +349,8 @@ def _check_single(image: Image.Image) -> None:
 
 def _load(image: Image.Image) -> None:
     """Read the pixels if that has not happened; the file's faults become InputError."""
-    if not image.mode.startswith("I") and any(_DEEP.search(str(tile[-1])) for tile in getattr(image, "tile", ())):
-        _warn(f"16 bits a sample, read as 8-bit {image.mode}")
     try:
-        image.load()
+        reading.load(image)
     except (FovealError, MemoryError):
         raise
     except Exception as fault:  # Pillow's decoders, one for each format, raise whatever they meet

@@ -6,7 +6,6 @@ Files are written whole or not at all. Every fault of a file or a path is a Fove
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import IO, Any
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from foveal import reading
 from foveal.errors import FovealError, FovealWarning, InputError, LimitError
 
 __all__ = ["load", "make_directory", "outputs", "read_bytes", "save", "write_bytes"]
@@ -27,7 +27,6 @@ PIPE = "-"
 MAX_BYTES = 1 << 30
 _PIECE = 1 << 20  # bytes read at a time where a file does not say how many it has
 _FOVEAL = b"\x89FOV"
-_DEEP = re.compile(r";16[BLN]")  # in Pillow's name for samples of 16 bits, e.g. "RGB;16B"
 # A decoded picture is to stay what it is: lossless where the format can, nearly so elsewhere.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -38,6 +37,7 @@ _ICONS = ("ICNS", "ICO")  # which Pillow writes in the sizes that icons have
 _OPAQUE = ("BMP", "DIB", "GIF", "PPM")  # in which Pillow leaves out an alpha channel, or all of it but one bit
 _CARRIED = {"exif": "EXIF", "icc_profile": "ICC profile", "xmp": "XMP"}
 _CARRIERS = ("AVIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # formats that hold these
+_COLOURED = ("AVIF", "WEBP")  # formats without grey
 _PARSING = ("AVIF", "TIFF")  # formats for which Pillow reads the EXIF that it writes
 _XMP_TAG = 700  # of TIFF
 # Tags that say how a TIFF's pixels are stored; in EXIF they are of the file that it was taken from
@@ -61,8 +61,7 @@ def load(path: str) -> Image.Image:
         return image
     try:
         image = _open(data)
-        _warn_depth(image)
-        image.load()
+        reading.load(image)
     except UnidentifiedImageError as fault:
         raise InputError(f"{_name(path)} is not a picture in a format Pillow reads") from fault
     except Image.DecompressionBombError as fault:
@@ -87,6 +86,9 @@ def save(image: Image.Image, path: str, format: str | None = None) -> None:
     if carried and kind not in _CARRIERS:
         _warn(f"{kind} does not hold the picture's {_listed([_CARRIED[key] for key in carried])}; a .png does")
         carried = {}
+    if kind in _COLOURED and carried.get("icc_profile", b"")[16:20] == b"GRAY":
+        _warn(f"{kind} is in colour and is written without the picture's profile of grey; a .png keeps it")
+        carried["icc_profile"] = None  # Pillow takes it from the picture where nothing is given
     if kind == "GIF" and image.mode == "RGB":
         _warn("GIF holds 256 colours; a .png holds all")
     if kind in _PARSING and "exif" in carried and not _is_readable(carried["exif"]):
@@ -147,8 +149,12 @@ def outputs(inputs: Sequence[str], output: str | None, suffix: str, also: str | 
     given a picture's suffix, or `also` cannot be written or is one of the others.
     """
     several = len(inputs) > 1
+    if output == "":
+        raise InputError("the name of the output is empty; give -o a file or a folder")
     if several and (PIPE in inputs or output == PIPE):
         raise InputError('"-" stands for one picture; give one input, or files and -o DIR')
+    if several and output is not None and not _is_directory(output) and _is_picture(output):
+        raise InputError(f"{output} is the name of one file, for {len(inputs)} inputs; name a folder: {output}/")
     if output is not None and not several and not _is_directory(output):
         pairs = [(inputs[0], output)]
     else:
@@ -200,11 +206,17 @@ def _check_distinct(pairs: list[tuple[str, str]]) -> None:
         taken[place] = source
 
 
+def _is_picture(name: str) -> bool:
+    """Whether a file of this name would be a picture."""
+    suffix = Path(name).suffix.lower()
+    return suffix == ".fov" or suffix in _UNREAD or suffix in Image.registered_extensions()
+
+
 def _check_coded(pairs: list[tuple[str, str]]) -> None:
     """InputError when a .fov file would have the name of another kind of picture."""
     for _, target in pairs:
         suffix = Path(target).suffix.lower()
-        if suffix != ".fov" and (suffix in _UNREAD or suffix in Image.registered_extensions()):
+        if suffix != ".fov" and _is_picture(target):
             raise InputError(f"{target}: a .fov file is written, not a {suffix}; end its name in .fov")
 
 
@@ -256,12 +268,6 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(BytesIO(data))
 
 
-def _warn_depth(image: Image.Image) -> None:
-    tiles = getattr(image, "tile", ())
-    if not image.mode.startswith("I") and any(_DEEP.search(str(tile[-1])) for tile in tiles):
-        warnings.warn(f"16 bits a sample, read as 8-bit {image.mode}", FovealWarning, stacklevel=3)
-
-
 def _warn(text: str) -> None:
     warnings.warn(text, FovealWarning, stacklevel=3)
 
@@ -284,14 +290,14 @@ def _encoded(image: Image.Image, kind: str, carried: dict[str, Any]) -> bytes:
     options, file, xmp = _OPTIONS.get(kind, {}) | carried, BytesIO(), carried.get("xmp")
     if kind == "PNG" and xmp:
         options["pnginfo"] = _xmp_text(xmp)
-    elif kind == "TIFF" and (xmp or "exif" in carried):
+    if kind in _PARSING and (xmp or "exif" in carried):
         tags = Image.Exif()
         tags.load(carried.get("exif", b""))
-        for tag in _STRUCTURE:
+        for tag in _STRUCTURE if kind == "TIFF" else ():
             tags.pop(tag, None)
-        if xmp:
+        if kind == "TIFF" and xmp:
             tags[_XMP_TAG] = xmp.encode() if isinstance(xmp, str) else xmp
-        options["exif"] = tags
+        options["exif"] = reading.with_texts(tags)
     image.save(file, kind, **options)
     return file.getvalue()
 

@@ -23,7 +23,7 @@ import numpy as np
 from foveal.errors import FovealError, FovealWarning, InputError, UnsupportedVideoError
 from foveal.video import sidecar
 from foveal.video.basecodec import pyav
-from foveal.video.matroska import write_aspect
+from foveal.video.matroska import ROOM, write_aspect
 from foveal.video.packets import changed, delayed, from_start, moved, shown_at, time_of, with_times
 from foveal.video.subtitles import ACCEPTED, ASS_HEADER, TEXT_FORMATS, converter
 
@@ -113,8 +113,10 @@ class Muxer:
         """Matroska's display size, which PyAV cannot hand to the muxer."""
         if self.kind not in ("matroska", "webm") or self.aspect in (0, 1):
             return
-        if not write_aspect(self.part, width, height, self.aspect, self.kind == "webm") and not self.quiet:
-            warnings.warn(f"{self.path}: no room for the sample aspect {self.aspect}", FovealWarning, stacklevel=5)
+        carried = self.video.codec_context.codec.canonical_name in ("h264", "hevc")  # in their own headers
+        if not write_aspect(self.part, width, height, self.aspect, self.kind == "webm") and not (self.quiet or carried):
+            told = f"no room for the sample aspect {self.aspect}; .mp4 keeps it"
+            warnings.warn(f"{self.path}: {told}", FovealWarning, stacklevel=5)
 
     def _close_source(self) -> None:
         if self.source is not None:
@@ -147,6 +149,8 @@ class Muxer:
             self.video = add_video(out)
         else:
             self._describe_video()
+        if self.kind in ("matroska", "webm") and self.aspect not in (0, 1):
+            self.video.metadata.setdefault("title", ROOM)
         out.metadata.update(metadata)
         if self.source is not None and self.source.chapters():
             out.set_chapters(self.source.chapters())

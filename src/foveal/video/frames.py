@@ -235,7 +235,7 @@ class _Container:
             "transfer": int(picture.color_trc),
             "chroma_location": self.siting,
         }
-        lost_now = " and ".join(filter(None, (_changes(kind), _dynamic(picture))))
+        lost_now = " and ".join(filter(None, (_changes(kind), _beside(picture))))
         if lost_now and not self.quiet:
             warnings.warn(f"{self.name}: {lost_now}", FovealWarning, stacklevel=5)
         if kind.is_rgb or kind.has_palette:
@@ -317,12 +317,13 @@ class _Y4m:
         return None if planes is None else to_420(planes, self.input.depth)
 
 
-def _dynamic(picture: Any) -> str:
-    """Which data about every picture's brightness are not carried on; "" where there are none."""
+def _beside(picture: Any) -> str:
+    """Which data beside the pictures are not carried on; "" where there are none."""
     kinds = {d.type.name for d in picture.side_data}
-    names = {"DYNAMIC_HDR_PLUS": "HDR10+", "DOVI_METADATA": "Dolby Vision", "DOVI_RPU_BUFFER": "Dolby Vision"}
+    names = {"DYNAMIC_HDR_PLUS": "HDR10+ data", "DOVI_METADATA": "Dolby Vision data", "DOVI_RPU_BUFFER": "Dolby Vision data",
+             "A53_CC": "closed captions (EIA-608)", "SPHERICAL": "the description of a 360-degree view"}  # fmt: skip
     found = sorted({names[k] for k in kinds & names.keys()})
-    return f"{' and '.join(found)} data are left out" if found else ""
+    return f"{' and '.join(found)} are left out" if found else ""
 
 
 def _mastering(picture: Any) -> Mastering | None:

@@ -1,8 +1,8 @@
 """The display aspect of a Matroska file whose muxer was not told it: written into the header of the finished file.
 
 PyAV has no way to give a stream's sample aspect to the muxer, and AV1 does not carry one in its own headers as H.264 and
-HEVC do. The elements are laid anew inside the entry of the video track, whose unused room (Void, RFC 8794) takes up the
-difference, so that nothing else in the file moves.
+HEVC do. The elements are laid anew inside the entry of the video track, whose unused room (Void, RFC 8794, or the name
+ROOM) takes up the difference, so that nothing else in the file moves.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ CRC32, VOID = 0xBF, 0xEC
 DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = 0x54B0, 0x54BA, 0x54B2
 PIXELS, ASPECT = 0, 3  # values of DISPLAY_UNIT
 _HEADER = 1 << 20  # bytes in which Tracks must end
+ROOM = "room for the display size"  # a name of the track that is given up for it
 
 Element = tuple[int, int, int, int]  # ID, where it starts, where its payload starts, where it ends
 
@@ -67,7 +68,8 @@ def _put(file: IO[bytes], head: bytes, tracks: Element, entry: Element, payload:
 
 
 def _without(data: bytes, master: Element, ids: set[int]) -> bytes:
-    return b"".join(data[e[1] : e[3]] for e in _elements(data, master[2], master[3]) if e[0] not in ids)
+    kept = (e for e in _elements(data, master[2], master[3]) if e[0] not in ids)
+    return b"".join(data[e[1] : e[3]] for e in kept if data[e[2] : e[3]] != ROOM.encode())
 
 
 def _find(data: bytes, start: int, end: int, path: tuple[int, ...]) -> Element | None:

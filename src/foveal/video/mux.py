@@ -223,8 +223,14 @@ def concat(
         with foreign(path):
             with opened(names[0]) as first:
                 template, matrix = first.streams.video[0], display_matrix(names[0])
+                headers = bytes(template.codec_context.extradata or b"")
                 base, aspect = template.time_base, template.sample_aspect_ratio or Fraction(1)
                 joined.start(lambda out: _template(out, template, matrix, aspect), base, aspect)
+            for name in names[1:]:
+                with opened(name) as other:
+                    if bytes(other.streams.video[0].codec_context.extradata or b"") != headers:
+                        told = "was coded with other settings than the part before it"
+                        raise InputError(f"{name}: {told}; remove the parts and begin anew")
             shown = _shown(names, None if begins is None else math.floor(begins / base + Fraction(1, 2)))
             times = iter(decoding_times([pts for part in shown for pts in part]))
             for name, part in zip(names, shown, strict=True):

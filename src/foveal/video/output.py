@@ -8,6 +8,7 @@ from pathlib import Path
 from foveal.errors import InputError
 from foveal.video import copying
 from foveal.video.basecodec import EncoderSettings
+from foveal.video.encodernote import crf_in
 from foveal.video.mux import Writer, concat
 from foveal.video.types import VideoFormat
 
@@ -41,15 +42,20 @@ class Output:
         return sum(_counted(name) for name in self.names)
 
     def check(self, video: VideoFormat, settings: EncoderSettings) -> None:
-        """InputError when the parts that are there cannot be joined with what comes: size or codec are others."""
+        """InputError when the parts that are there cannot be joined with what comes: size, codec or CRF are others."""
         for name in self.names:
             with copying.opened(name) as part:
-                context = copying.main_stream(part).codec_context
+                stream = copying.main_stream(part)
+                context = stream.codec_context
                 found = context.width, context.height, context.codec.canonical_name
+                crf = crf_in(found[2], bytes(context.extradata or b""), bytes(next(part.demux(stream))))
             wanted = video.width, video.height, _CODED[settings.codec]
             if any(abs(a - b) > 1 for a, b in zip(found[:2], wanted[:2], strict=True)) or found[2] != wanted[2]:
                 was, now = ("x".join(map(str, x[:2])) + f" {x[2]}" for x in (found, wanted))
                 raise InputError(f"{name}: is {was}, the rest would be {now}; resume as it began, or remove it")
+            if crf is not None and settings.used_crf is not None and abs(crf - settings.used_crf) > 0.01:
+                was = f"was coded at crf {crf:g}, the rest would be at {settings.used_crf:g}"
+                raise InputError(f"{name}: {was}; resume with --crf {crf:g}, or remove it")
 
     def writer(self, video: VideoFormat, settings: EncoderSettings) -> Writer:
         """For the next part; the first takes everything beside the pictures along."""
