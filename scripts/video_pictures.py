@@ -64,8 +64,8 @@ def draw(source: Path, scratch: Path, options: argparse.Namespace) -> None:
         "original": clip.path,
     }
     frames = {name: frame(path, clip, number) for name, path in ways.items()}
-    top, left = busiest(list(luma(clip.path, clip))[number])
     lumas = {name: list(luma(path, clip))[number] for name, path in ways.items()}
+    top, left = busiest(lumas["original"])
     captions = [f"{name}, {psnr_db(lumas['original'], lumas[name]):.2f} dB" for name in list(ways)[:2]]
     captions = [f"{captions[0]} ({options.codec}, {kbps:.0f} kbit/s)", captions[1], "original"]
     crops = [picture[top : top + HEIGHT, left : left + WIDTH] for picture in frames.values()]

@@ -129,8 +129,8 @@ def bd_rate(
     point, and points of infinite quality, are left out. Raises InputError with fewer than two points left
     on a curve or no common range of quality.
     """
-    anchor_x, anchor_y = _rising(anchor_rate, anchor_quality)
-    test_x, test_y = _rising(rate, quality)
+    anchor_x, anchor_y = rising(anchor_rate, anchor_quality)
+    test_x, test_y = rising(rate, quality)
     low, high = max(anchor_x[0], test_x[0]), min(anchor_x[-1], test_x[-1])
     if not low < high:
         ranges = f"{anchor_x[0]:.2f}..{anchor_x[-1]:.2f} and {test_x[0]:.2f}..{test_x[-1]:.2f}"
@@ -139,7 +139,7 @@ def bd_rate(
     return 100 * math.expm1(difference / (high - low))
 
 
-def _rising(rate: Sequence[float], quality: Sequence[float]) -> tuple[Array, Array]:
+def rising(rate: Sequence[float], quality: Sequence[float]) -> tuple[Array, Array]:
     """Quality and log rate with both rising strictly, for use as x and y."""
     kept: list[tuple[float, float]] = []
     for r, q in sorted(zip(rate, quality, strict=True)):
@@ -153,16 +153,21 @@ def _rising(rate: Sequence[float], quality: Sequence[float]) -> tuple[Array, Arr
 
 def _integral(x: Array, y: Array, low: float, high: float) -> float:
     """Integral from `low` to `high` of the PCHIP interpolant through (x, y), exact for each cubic piece."""
+    slopes, square, cube = cubics(x, y)
+
+    def antiderivative(t: Array) -> Array:
+        return t * (y[:-1] + t * (slopes / 2 + t * (square / 3 + t * cube / 4)))
+
+    start, stop = (np.clip(limit - x[:-1], 0, np.diff(x)) for limit in (low, high))
+    return float(np.sum(antiderivative(stop) - antiderivative(start)))
+
+
+def cubics(x: Array, y: Array) -> tuple[Array, Array, Array]:
+    """The PCHIP interpolant through (x, y): of each piece the factors of t, t^2 and t^3, t = 0 at its beginning."""
     h, slopes = np.diff(x), _slopes(x, y)
     delta = np.diff(y) / h
     square = (3 * delta - 2 * slopes[:-1] - slopes[1:]) / h
-    cube = (slopes[:-1] + slopes[1:] - 2 * delta) / h**2
-
-    def antiderivative(t: Array) -> Array:
-        return t * (y[:-1] + t * (slopes[:-1] / 2 + t * (square / 3 + t * cube / 4)))
-
-    start, stop = (np.clip(limit - x[:-1], 0, h) for limit in (low, high))
-    return float(np.sum(antiderivative(stop) - antiderivative(start)))
+    return slopes[:-1], square, (slopes[:-1] + slopes[1:] - 2 * delta) / h**2
 
 
 def _slopes(x: Array, y: Array) -> Array:

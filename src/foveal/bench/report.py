@@ -162,17 +162,17 @@ def _page(run: Mapping[str, Any], points: Sequence[Point], pictures: Mapping[str
     title = f"Foveal benchmark: {run.get('folder', 'pictures')}, {len(complete_images(points))} pictures"
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        _image(pictures["rd_psnr"], "PSNR over rate"),
-        _section("BD-rate on PSNR, %", BD_NOTE, _bd_rows(points)),
-        _section("BD-rate on MS-SSIM, %", "", _bd_rows(points, "ms_ssim_db")),
-        _image(pictures["rd_ms_ssim"], "MS-SSIM over rate"),
-        _section("Time", TIME_NOTE.format(run.get("threads", "?")), _speed_rows(points)),
-        _image(pictures["speed"], "times as ratios"),
-        _section("Cost of the transforms", "", _model_rows(run["models"])) if run.get("models") else "",
-        _section("Every picture", "BD-rate on PSNR, %.", _image_rows(points)),
-        _image(pictures["images"], "a plot per picture"),
-        _section("Mean curves", "", _curve_rows(points)),
-        _section("How it was run", "", _run_rows(run)),
+        image_tag(pictures["rd_psnr"], "PSNR over rate"),
+        section("BD-rate on PSNR, %", BD_NOTE, _bd_rows(points)),
+        section("BD-rate on MS-SSIM, %", "", _bd_rows(points, "ms_ssim_db")),
+        image_tag(pictures["rd_ms_ssim"], "MS-SSIM over rate"),
+        section("Time", TIME_NOTE.format(run.get("threads", "?")), _speed_rows(points)),
+        image_tag(pictures["speed"], "times as ratios"),
+        section("Cost of the transforms", "", _model_rows(run["models"])) if run.get("models") else "",
+        section("Every picture", "BD-rate on PSNR, %.", _image_rows(points)),
+        image_tag(pictures["images"], "a plot per picture"),
+        section("Mean curves", "", _curve_rows(points)),
+        section("How it was run", "", _run_rows(run)),
     ]
     return PAGE.format(title=html.escape(title), style=STYLE, body="\n".join(parts))
 
@@ -187,7 +187,7 @@ def _run_rows(run: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _section(title: str, note: str, rows: Sequence[Row]) -> str:
+def section(title: str, note: str, rows: Sequence[Row]) -> str:
     paragraph = f"<p>{html.escape(note)}</p>" if note else ""
     return f"<h2>{html.escape(title)}</h2>{paragraph}{_table(rows)}"
 
@@ -201,7 +201,7 @@ def _cells(row: Row, tag: str) -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
 
 
-def _image(png: bytes, alt: str) -> str:
+def image_tag(png: bytes, alt: str) -> str:
     return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 

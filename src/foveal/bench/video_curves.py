@@ -82,8 +82,8 @@ def crossover(anchor: VideoCurve, test: VideoCurve, metric: str) -> float | None
 def bd_rate_to_best(anchors: Sequence[VideoCurve], test: VideoCurve, metric: str) -> float | None:
     """Bits of `test` at equal quality against, at each quality, the cheapest of the anchors, percent."""
     try:
-        x, y = curves._rising(test.kbps, test.quality[metric])
-        others = [curves._rising(anchor.kbps, anchor.quality[metric]) for anchor in anchors]
+        x, y = curves.rising(test.kbps, test.quality[metric])
+        others = [curves.rising(anchor.kbps, anchor.quality[metric]) for anchor in anchors]
     except InputError:
         return None
     low, high = max(x[0], min(o[0][0] for o in others)), min(x[-1], max(o[0][-1] for o in others))
@@ -99,7 +99,7 @@ def _common(anchor: VideoCurve, test: VideoCurve, metric: str) -> tuple[Array, A
     """Log rates that both cover, and both qualities there."""
     try:
         (first_y, first_x), (second_y, second_x) = (
-            curves._rising(curve.kbps, curve.quality[metric]) for curve in (anchor, test)
+            curves.rising(curve.kbps, curve.quality[metric]) for curve in (anchor, test)
         )
     except InputError:
         return None
@@ -112,13 +112,10 @@ def _common(anchor: VideoCurve, test: VideoCurve, metric: str) -> tuple[Array, A
 
 def _interpolate(x: Array, y: Array, at: Array) -> Array:
     """The PCHIP interpolant through (x, y); beyond the ends the outer cubics go on."""
-    h, slopes = np.diff(x), curves._slopes(x, y)
-    piece = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(h) - 1)
-    delta = np.diff(y) / h
+    piece = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(x) - 2)
+    slope, square, cube = (factor[piece] for factor in curves.cubics(x, y))
     t = at - x[piece]
-    square = ((3 * delta - 2 * slopes[:-1] - slopes[1:]) / h)[piece]
-    cube = ((slopes[:-1] + slopes[1:] - 2 * delta) / h**2)[piece]
-    return np.asarray(y[piece] + t * (slopes[piece] + t * (square + t * cube)))
+    return np.asarray(y[piece] + t * (slope + t * (square + t * cube)))
 
 
 def worst(

@@ -249,9 +249,9 @@ def _lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _page(results: Results, plots: Mapping[str, bytes]) -> str:
     title = f"Foveal video benchmark: {len({p.clip for p in results.points})} clips"
     parts = [f"<h1>{html.escape(title)}</h1>"]
-    parts += [pages._image(png, name) for name, png in plots.items()]
-    parts += [pages._section(table.title, table.note, table.rows) for table in tables(results)]
-    parts.append(pages._section("How it was run", "", _run(results.runs)))
+    parts += [pages.image_tag(png, name) for name, png in plots.items()]
+    parts += [pages.section(table.title, table.note, table.rows) for table in tables(results)]
+    parts.append(pages.section("How it was run", "", _run(results.runs)))
     return pages.PAGE.format(title=html.escape(title), style=pages.STYLE, body="\n".join(parts))
 
 

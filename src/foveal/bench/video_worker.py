@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from foveal.bench.video_media import Clip, lanczos, read_clip
 from foveal.bench.video_plan import Job
 from foveal.bench.video_rivals import realesr
-from foveal.bench.worker import THREAD_VARIABLES, Worker
+from foveal.bench.worker import Worker
 
 __all__ = ["MEASURED", "VideoWorker", "reused"]
 
@@ -33,19 +32,7 @@ class VideoWorker(Worker):
     """The near end: starts the process, hands it jobs, closes it. Use as a context manager."""
 
     def __init__(self, threads: int, bound: bool = False) -> None:
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        self.name = "foveal"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "foveal.bench.video_worker", str(threads), *(["bound"] if bound else [])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
+        self._start("foveal", threads, "foveal.bench.video_worker", str(threads), *(["bound"] if bound else []))
 
     def call(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Do one job: a call of `foveal.video` by name, "lanczos" or "realesr". Paths may be Paths.

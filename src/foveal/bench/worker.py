@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -43,21 +43,24 @@ class Worker:
     """The near end: starts the process, hands it jobs, closes it. Use as a context manager."""
 
     def __init__(self, spec: Spec) -> None:
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(spec.threads))}
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        self.name = spec.name
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "foveal.bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
+        self._start(spec.name, spec.threads, "foveal.bench.worker")
         try:
             self.ask(asdict(spec))
         except BaseException:
             self.close()
             raise
+
+    def _start(self, name: str, threads: int, module: str, *words: str) -> None:
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
 
     def ask(self, job: Job) -> Job:
         """Hand over one job and wait for its answer.
@@ -78,7 +81,7 @@ class Worker:
             raise FovealError(f"{self.name} failed: {answer['error']}")
         return answer
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

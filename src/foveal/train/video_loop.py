@@ -68,6 +68,30 @@ def gone_on(path: Path, size: SRSize, mode: str, pairs: video_pairs.Pairs) -> tu
     return network, published(path).get(mode, {})
 
 
+def started(
+    weights: Path | None, size: SRSize, mode: str, pairs: video_pairs.Pairs
+) -> tuple[AttentionSR, dict[str, Any]]:
+    """The network that training begins with, of a checkpoint, of published weights or new, and the facts of it so far."""
+    facts: dict[str, Any] = {"steps": 0, "pixels": 0, "seconds": 0.0, "size": size.name, "mode": mode}
+    if weights is None:
+        return AttentionSR(size, mode), facts
+    network, known = gone_on(weights, size, mode, pairs) if published(weights) else begun(weights, size, mode)
+    return network, facts | known
+
+
+def chosen_size(size: str | SRSize, mode: str, crop: int, seed: int, **positive: float | None) -> SRSize:
+    """The size of this name. InputError for options of ``train`` out of range."""
+    chosen = SIZES.get(size) if isinstance(size, str) else size
+    fits = all(math.isfinite(x) and x > 0 for x in positive.values() if x is not None) and 0 <= seed <= SEED_MAX
+    if chosen is None or mode not in MODES or crop < 16 or crop % 2 or not fits:
+        given = ", ".join(f"{name} {value}" for name, value in positive.items())
+        raise InputError(
+            f"size {size!r}, mode {mode!r}, crop {crop}, {given}, seed {seed}: size is one of {', '.join(SIZES)}, mode of "
+            f"{', '.join(MODES)}, crop even and at least 16, seed 0 to {SEED_MAX}, the rest positive"
+        )
+    return chosen
+
+
 @as_on_ctrl_c()
 def train(
     data_dir: Path,
@@ -104,15 +128,7 @@ def train(
     start, then faster. ``structure_from``: share of the run from which MS-SSIM and gradients count too; 1 leaves them out.
     Interrupting (Ctrl-C, SIGTERM) keeps what was learned. Raises InputError for options out of range. Returns ``out``.
     """
-    chosen = SIZES.get(size) if isinstance(size, str) else size
-    numbers = (batch, workers, 1 if steps is None else steps, minutes, lr)
-    positive = all(math.isfinite(x) and x > 0 for x in numbers) and 0 <= seed <= SEED_MAX
-    if chosen is None or mode not in MODES or crop < 16 or crop % 2 or not positive:
-        raise InputError(
-            f"size {size!r}, mode {mode!r}, crop {crop}, batch {batch}, workers {workers}, steps {steps}, minutes "
-            f"{minutes}, lr {lr}, seed {seed}: size is one of {', '.join(SIZES)}, mode of {', '.join(MODES)}, crop even and "
-            f"at least 16, seed 0 to {SEED_MAX}, the rest positive"
-        )
+    chosen = chosen_size(size, mode, crop, seed, batch=batch, workers=workers, steps=steps, minutes=minutes, lr=lr)
     checkpoint.ready(out, pool, added=[log] if log else [])
     where = device_of(device)
     bf16 = native_bf16(where.type) if half_precision is None else half_precision
@@ -122,14 +138,8 @@ def train(
     found = pairs_of(data_dir, clips, pool, mode, hold_out=hold_out, count=pairs, seed=0, workers=workers)
     if f"train.{mode}" not in found:
         raise InputError(f"{pool}: no pairs of mode {mode}; remove it, and it is made again")
-    network, held = AttentionSR(chosen, mode), found.get(f"held.{mode}")
-    facts: dict[str, Any] = {"steps": 0, "pixels": 0, "seconds": 0.0, "size": chosen.name, "mode": mode}
-    if weights is not None and published(weights):
-        network, known = gone_on(weights, chosen, mode, found[f"train.{mode}"])
-        facts |= known
-    elif weights is not None:
-        network, known = begun(weights, chosen, mode)
-        facts |= known
+    network, facts = started(weights, chosen, mode, found[f"train.{mode}"])
+    held = found.get(f"held.{mode}")
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types do not know it
     average = Average(network)
     residual = torch.compile(residual_of, dynamic=False) if compiled else residual_of

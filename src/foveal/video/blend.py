@@ -20,8 +20,8 @@ from foveal import taps as taps_of
 from foveal.video import lastlayer, sidecode
 from foveal.video.moments import Moments, Shown
 from foveal.video.postfilter import PAIRS, Luma, grams
-from foveal.video.sidecode import BLOCK, STEP, WEIGHTS, Facts, Indices, SideReader, check_of
-from foveal.video.types import GROUP, IDENTITY, LUMA, Planes
+from foveal.video.sidecode import STEP, WEIGHTS, Facts, Indices, SideReader, check_of
+from foveal.video.types import BLEND_BLOCK, GROUP, IDENTITY, LUMA, Planes
 
 __all__ = ["Facts", "SideReader", "SideWriter", "choose", "measure"]
 
@@ -77,7 +77,7 @@ def measure(original: Planes, parts: Parts) -> Sums:
 
 def _per_block(x: NDArray[np.float32]) -> Floats:
     """(2, h, w) -> sums over blocks of 32x32 samples (2, rows, columns)"""
-    side = BLOCK // 2
+    side = BLEND_BLOCK // 2
     rows = np.add.reduceat(x, np.arange(0, x.shape[1], side), 1)
     return np.add.reduceat(rows, np.arange(0, x.shape[2], side), 2).astype(np.float64)
 
@@ -213,7 +213,7 @@ def _taken(errors: Floats, path: Indices) -> float:
 
 def bits_per_frame(width: int, height: int) -> float:
     """That side information of a video of this size may have at most, over the frames so far."""
-    return BITS_PER_BLOCK * math.ceil(width / BLOCK) * math.ceil(height / BLOCK)
+    return BITS_PER_BLOCK * math.ceil(width / BLEND_BLOCK) * math.ceil(height / BLEND_BLOCK)
 
 
 class SideWriter:

@@ -24,10 +24,9 @@ from foveal.video.copying import coded_bytes
 from foveal.video.frames import Reader
 from foveal.video.mux import Writer
 from foveal.video.resize import resize_planes
-from foveal.video.types import Frame, Planes, VideoFormat
+from foveal.video.types import SCALES, Frame, Planes, VideoFormat
 from foveal.video.vmaf import vmaf
 
-SCALES = (1.0, 1.5, 2.0)
 SEGMENTS, SEGMENT_SECONDS = 3, 1.0
 MEMORY = 1 << 28  # bytes of pictures that a probe may keep
 STRIDE = 3  # of the probes' pictures, the share that is restored and measured; odd, so that all kinds of frames are

@@ -22,9 +22,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveal.video.types import AROUND, DETAIL, LIMIT, LUMA, MOMENTS, NEAR, REACH
+from foveal.video.types import AROUND, BLEND_BLOCK, DETAIL, LIMIT, LUMA, MOMENTS, NEAR, REACH
 
-BLOCK = 64  # samples of luma to a side that have sums of their own
 PAIRS = np.triu_indices(LUMA + 1)  # of features and error: places of the sums of products in ``grams``
 
 Floats = NDArray[np.float32]
@@ -112,7 +111,7 @@ def grams(luma: Luma, error: Floats) -> Floats:
     height, width = error.shape
     rows, columns = (n // 2 for n in luma.residual.shape)
     missed = torch.from_numpy(np.pad(error, ((0, 2 * rows - height), (0, 2 * columns - width))))
-    side = BLOCK // 2
+    side = BLEND_BLOCK // 2
     down, across = -(-rows // side), -(-columns // side)
     coded, residual = _padded(luma.coded, REACH)[0, 0], _padded(luma.residual, NEAR)[0, 0]
     others = [_even(luma.difference(moment), missed) for moment in range(len(MOMENTS))]

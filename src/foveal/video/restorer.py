@@ -23,15 +23,13 @@ from foveal.errors import InputError
 from foveal.video import attention_sr, inference, resize
 from foveal.video.attention_sr import AttentionSR
 from foveal.video.postfilter import Luma, filtered, whole
-from foveal.video.types import GROUP, LUMA, Plane, Planes
+from foveal.video.types import BLEND_BLOCK, GROUP, LUMA, SCALES, Plane, Planes
 
 BLOCK = 16  # side of the blocks in which input is compared, samples of the work grid
-BLEND_BLOCK = 64  # luma samples of the output that share a blend weight
 GRAIN = 32  # rectangles are made so many samples longer or less, so that few shapes occur
 OVERHEAD = 2048  # what a rectangle costs besides its samples, in samples
 STALE = 4.0  # pictures' worth of changed input after which channel attention is measured again
 WORTH = 0.85  # of the cost of the whole: rectangles that cost more are not worth while
-SCALES = (1.0, 1.5, 2.0)
 
 Floats = NDArray[np.float32]
 Rectangle = tuple[int, int, int, int]  # rows from, to, columns from, to

@@ -23,13 +23,13 @@ from foveal.video import copying, lastlayer, scout, sidecar
 from foveal.video.attention_sr import MODES, SIZES, fingerprint, load_weights, modes_of
 from foveal.video.basecodec import EncoderSettings, frame_count
 from foveal.video.blend import VALUE_OF_A_BIT, SideWriter, best, bits_per_frame
-from foveal.video.choice import SCALES, Choice, Coded, Receiver, Show, choose, name, shrink, small_size
+from foveal.video.choice import Choice, Coded, Receiver, Show, choose, name, shrink, small_size
 from foveal.video.frames import Reader
 from foveal.video.mux import Writer
 from foveal.video.restorer import Parts, Restorer, mode_of, weights_id
 from foveal.video.sampling import at_bits
 from foveal.video.sidecode import Facts
-from foveal.video.types import GROUP, Frame, Plane, Planes, Progress, Steps, VideoFormat
+from foveal.video.types import GROUP, SCALES, Frame, Plane, Planes, Progress, Steps, VideoFormat
 
 LAYER_SHARE = 0.75  # of the bits that side information may have, at most, for changes of the last layer
 TRIED, TRIED_EACH = 13, 4  # of the first frames every so many show whether the network should be told the CRF

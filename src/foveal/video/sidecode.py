@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 from foveal import taps as taps_of
 from foveal.errors import CorruptError, InputError, LimitError, TruncatedError, VersionError
 from foveal.taps import Counts, Get, Put
-from foveal.video.types import DETAIL, GROUP, IDENTITY, MOMENTS, NEAR, OWN, REACH, Planes
+from foveal.video.types import BLEND_BLOCK, DETAIL, GROUP, IDENTITY, MOMENTS, NEAR, OWN, REACH, SCALES, Planes
 
 MAGIC, VERSION = b"FVSI", 4  # 1 to 3, which told less, are from before the first release and not read
-BLOCK = 64  # side of a block, luma samples
 WEIGHTS = np.array([0.0, 0.5, 1.0, 1.5], np.float32)
 USUAL = 2  # index of weight 1, which holds before the first frame
 STEP = 64  # taps are in 64ths
 FIRST_TAPS = tuple(int(tap) * STEP for tap in IDENTITY)  # before the first group
-SCALES, CODECS, KERNELS = (1.0, 1.5, 2.0), ("", "svtav1", "x265", "x264", "ffv1"), ("lanczos", "bicubic", "area")
+CODECS, KERNELS = ("", "svtav1", "x265", "x264", "ffv1"), ("lanczos", "bicubic", "area")
 MAX_BYTES, MAX_PIXELS, MOST_CHANNELS = 1 << 26, 1 << 26, 128
 UNKNOWN_CRF = 0xFFFF
 COEFFICIENTS = 36  # of the last layer's change, per channel
@@ -61,7 +60,7 @@ class Facts:
     @property
     def blocks(self) -> tuple[int, int]:
         """Rows and columns of blocks."""
-        return -(-self.height // BLOCK), -(-self.width // BLOCK)
+        return -(-self.height // BLEND_BLOCK), -(-self.width // BLEND_BLOCK)
 
     def to_bytes(self) -> bytes:
         """The 33 bytes of the header. InputError for facts that it cannot hold."""

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
 
+SCALES = (1.0, 1.5, 2.0)  # by which a video's width and height may be reduced
+BLEND_BLOCK = 64  # samples of luma to a side that share a blend weight
 GROUP = 64  # frames that have their taps together, and of which nothing is left in the next ones
 REACH, NEAR = 2, 1  # of the filter's taps of coded luma, of the network's residual: samples to each side
 DETAIL = (2 * REACH + 1) ** 2 - 1  # taps of coded luma come first, row by row
