@@ -13,8 +13,11 @@ from foveal import reading
 from foveal.errors import FovealWarning
 from foveal.io import images
 
-imagecodecs = pytest.importorskip("imagecodecs")
 DEEP = np.random.default_rng(5).integers(0, 65536, (16, 24, 3)).astype(np.uint16)
+
+
+def with_codec(name: str, values: np.ndarray, **how: object) -> bytes:
+    return getattr(pytest.importorskip("imagecodecs"), f"{name}_encode")(values, **how)
 
 
 def sgi() -> bytes:
@@ -35,9 +38,9 @@ DEPTHS = {
     "ppm of 16 bits": (16, lambda: b"P6 24 16 65535\n" + DEEP.astype(">u2").tobytes()),
     "ppm of 10 bits": (10, lambda: b"P6 24 16 1023\n" + (DEEP >> 6).astype(">u2").tobytes()),
     "plain ppm": (10, lambda: b"P3 2 1 1023\n1 2 3 4 5 6\n"),
-    "jpeg 2000": (16, lambda: imagecodecs.jpeg2k_encode(DEEP, level=0)),
-    "avif of 10 bits": (10, lambda: imagecodecs.avif_encode(DEEP >> 6, bitspersample=10)),
-    "avif of 12 bits": (12, lambda: imagecodecs.avif_encode(DEEP >> 4, bitspersample=12)),
+    "jpeg 2000": (16, lambda: with_codec("jpeg2k", DEEP, level=0)),
+    "avif of 10 bits": (10, lambda: with_codec("avif", DEEP >> 6, bitspersample=10)),
+    "avif of 12 bits": (12, lambda: with_codec("avif", DEEP >> 4, bitspersample=12)),
     "sgi": (16, sgi),
 }
 
@@ -54,15 +57,30 @@ def test_bits_that_pillow_drops_are_told_once(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "data",
+    "made",
     [
-        b"P6 24 16 255\n" + (DEEP >> 8).astype(np.uint8).tobytes(),
-        imagecodecs.jpeg2k_encode((DEEP >> 8).astype(np.uint8), level=0),
-        imagecodecs.avif_encode((DEEP >> 8).astype(np.uint8)),
+        lambda values: b"P6 24 16 255\n" + values.tobytes(),
+        lambda values: with_codec("jpeg2k", values, level=0),
+        lambda values: with_codec("avif", values),
     ],
 )
-def test_of_8_bits_nothing_is_told(data):
+def test_of_8_bits_nothing_is_told(made):
+    data = made((DEEP >> 8).astype(np.uint8))
     assert foveal.samples(Image.open(io.BytesIO(data))).shape == (16, 24, 3)
+
+
+@pytest.mark.parametrize("read", [images.load, lambda path: foveal.compress(Image.open(path))])
+def test_where_warnings_are_errors_they_are_raised_as_they_are(read, tmp_path):
+    (tmp_path / "a.ppm").write_bytes(DEPTHS["ppm of 16 bits"][1]())
+    with pytest.raises(FovealWarning, match="16 bits a sample"):
+        read(str(tmp_path / "a.ppm"))
+
+
+def test_the_caller_is_named_where_bits_are_lost(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(DEPTHS["ppm of 16 bits"][1]())
+    with pytest.warns(FovealWarning) as told:
+        images.load(str(tmp_path / "a.ppm"))
+    assert told[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -71,11 +89,13 @@ def test_of_8_bits_nothing_is_told(data):
         ((b"gAMA", struct.pack(">I", 100_000)), "gamma of 1 is left out"),
         ((b"gAMA", struct.pack(">I", 45_455)), None),
         ((b"cICP", bytes([9, 16, 0, 1])), r"primaries 9 and transfer 16 \(H.273\)"),
-        ((b"cICP", bytes([1, 13, 0, 1])), None),
+        ((b"cICP", bytes([1, 13, 0, 1]), b"gAMA", struct.pack(">I", 100_000)), None),  # cICP comes first
+        ((b"cICP", bytes([5, 6, 0, 1])), None),
+        ((b"cICP", bytes([12, 13, 0, 1]), b"sRGB", b"\0"), "primaries 12 and transfer 13"),
     ],
 )
 def test_colour_that_is_not_that_of_srgb_is_told(chunk, told):
-    data = png(b"\0" + bytes(range(24)), 24, 1, 8, 0, chunk)
+    data = png(b"\0" + bytes(range(24)), 24, 1, 8, 0, *zip(chunk[::2], chunk[1::2], strict=True))
     if told is None:
         reading.load(Image.open(io.BytesIO(data)))
         return
@@ -122,6 +142,33 @@ def tags() -> Image.Exif:
     found[0x013B], found[0x010F] = "Müller, ©".encode(), "plain"
     found[0x8769] = {0x9003: "2020:01:02 03:04:05"}
     return found
+
+
+def with_lens(data: bytes) -> bytes:
+    """The same tags with a lens whose name is beyond ASCII, of type ASCII as cameras write it."""
+    found = Image.Exif()
+    found.load(data)
+    found.get_ifd(0x8769)[0xA434] = "Objektiv ae"
+    return found.tobytes().replace(b"Objektiv ae\0", "Objektiv ä".encode() + b"\0")
+
+
+def test_texts_of_a_group_of_tags_stay_texts(tmp_path):
+    image = Image.new("RGB", (16, 16))
+    image.info["exif"] = with_lens(tags().tobytes())
+    images.save(image, str(tmp_path / "a.tif"))
+    with Image.open(tmp_path / "a.tif") as back:
+        group = back.getexif().get_ifd(0x8769)
+    assert group[0xA434].encode("latin-1").decode() == "Objektiv ä" and group[0x9003] == "2020:01:02 03:04:05"
+
+
+def test_an_avif_keeps_the_thumbnail_of_its_tags(tmp_path):
+    thumb, found = io.BytesIO(), tags()
+    Image.new("RGB", (8, 8)).save(thumb, "JPEG")
+    data = found.tobytes() + thumb.getvalue()
+    image = Image.new("RGB", (16, 16))
+    image.info["exif"] = data
+    images.save(image, str(tmp_path / "a.avif"))
+    assert thumb.getvalue() in (tmp_path / "a.avif").read_bytes()
 
 
 def test_texts_beyond_ascii_in_the_tags_of_a_tiff_are_kept():

@@ -175,9 +175,9 @@ def read_metadata(file: BinaryIO, *, limits: Limits = DEFAULT_LIMITS) -> Metadat
     return Metadata(*map(found.get, METADATA))
 
 
-def read_packet(chunk: bytes, header: Header) -> Packet:
-    """The packet in this chunk, for a file that arrives in pieces. CorruptError when it is none."""
-    return _packet(_chunk_at(SIGNATURE + chunk, len(SIGNATURE), DEFAULT_LIMITS), [], header)
+def read_packet(chunk: bytes, header: Header, offset: int) -> Packet:
+    """The packet in the chunk at byte ``offset`` of a file that arrives in pieces. CorruptError when it is none."""
+    return _packet(_chunk_at(SIGNATURE + chunk, len(SIGNATURE), DEFAULT_LIMITS)._replace(offset=offset), [], header)
 
 
 def list_chunks(data: Data, *, limits: Limits = DEFAULT_LIMITS) -> list[ChunkInfo]:

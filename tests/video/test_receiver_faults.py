@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -18,7 +19,7 @@ import video_clips as made
 
 import foveal.video
 from foveal.errors import CorruptError, FovealWarning, InputError, TruncatedError
-from foveal.video import restorer, sidecar
+from foveal.video import frames, restorer, sidecar
 from foveal.video.basecodec import EncoderSettings
 from foveal.video.frames import Reader
 from foveal.video.receiver import interruptible, receive
@@ -83,6 +84,21 @@ def test_what_there_is_of_a_cut_file_is_restored_when_asked_for(suffix: str, tmp
     expected = plainly(whole, tmp_path / "plain.mkv")
     assert all(map(np.array_equal, shown, expected))
     assert [s["type"] for s in made.facts(tmp_path / "out.mkv")["streams"]].count("audio") == 2
+
+
+def test_frames_that_a_decoder_drops_in_silence_are_missed(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As FFmpeg's does with some that are damaged; side information knows how many there were."""
+    decoded = frames._Container._decoded
+    monkeypatch.setattr(frames._Container, "_decoded", lambda self: itertools.islice(decoded(self), made.COUNT - 1))
+    told = f"{made.COUNT - 1} of its {made.COUNT} frames can be decoded"
+    with pytest.raises(CorruptError, match=f"{told}.*--on-loss conceal"):
+        receive(small, tmp_path / "out.mkv", LOSSLESS)
+    assert not list(tmp_path.glob("out*"))
+    with pytest.warns(FovealWarning, match=f"{told}; restored without"):
+        report = receive(small, tmp_path / "out.mkv", LOSSLESS, on_loss="conceal")
+    assert report.frames == made.COUNT - 1 and not report.side_information
 
 
 def test_damage_on_the_way_ends_the_side_information_not_the_video(small: Path, tmp_path: Path) -> None:

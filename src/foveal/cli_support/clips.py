@@ -93,7 +93,11 @@ OutCrf = Annotated[
 ]
 OnLoss = Annotated[
     str,
-    typer.Option("--on-loss", metavar="error|conceal", help="Damaged or cut off: refuse it, or restore what there is."),
+    typer.Option(
+        "--on-loss",
+        metavar="error|conceal",
+        help="Cut off or broken: refuse it, or restore what there is.",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
 

@@ -124,7 +124,7 @@ class Decoder:
         elif not (self._decoding and self._contents):
             return
         elif type_ == b"PCKT" and self._contents.whole_base:
-            if self._decoding.add(container.read_packet(chunk, self._contents.header)):
+            if self._decoding.add(container.read_packet(chunk, self._contents.header, self._at - len(chunk))):
                 self._rgb = self._image = None
         elif type_ == b"ALPH" and self._contents.header.alpha:
             self._contents, self._image = replace(self._contents, alpha=chunk[8:-4]), None

@@ -351,7 +351,7 @@ def _load(image: Image.Image) -> None:
     """Read the pixels if that has not happened; the file's faults become InputError."""
     try:
         reading.load(image)
-    except (FovealError, MemoryError):
+    except (FovealError, FovealWarning, MemoryError):  # where warnings are errors, that one is not the file's fault
         raise
     except Exception as fault:  # Pillow's decoders, one for each format, raise whatever they meet
         raise InputError(f"the picture cannot be read: {fault}") from fault

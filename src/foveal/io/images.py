@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from foveal import reading
 from foveal.errors import FovealError, FovealWarning, InputError, LimitError
@@ -61,12 +61,12 @@ def load(path: str) -> Image.Image:
         return image
     try:
         image = _open(data)
-        reading.load(image)
+        reading.load(image, stacklevel=3)
     except UnidentifiedImageError as fault:
         raise InputError(f"{_name(path)} is not a picture in a format Pillow reads") from fault
     except Image.DecompressionBombError as fault:
         raise LimitError(f"{_name(path)}: {fault}") from fault
-    except (FovealError, MemoryError):
+    except (FovealError, FovealWarning, MemoryError):
         raise
     except Exception as fault:  # Pillow's decoders, one for each format, raise whatever they meet
         raise InputError(f"{_name(path)} cannot be read: {fault}") from fault
@@ -297,7 +297,10 @@ def _encoded(image: Image.Image, kind: str, carried: dict[str, Any]) -> bytes:
             tags.pop(tag, None)
         if kind == "TIFF" and xmp:
             tags[_XMP_TAG] = xmp.encode() if isinstance(xmp, str) else xmp
-        options["exif"] = reading.with_texts(tags)
+        if (
+            kind == "TIFF" or ExifTags.Base.Orientation in tags
+        ):  # else Pillow writes an AVIF's as it is, thumbnail and all
+            options["exif"] = reading.with_texts(tags)
     image.save(file, kind, **options)
     return file.getvalue()
 

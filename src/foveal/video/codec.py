@@ -79,11 +79,11 @@ def decode(
 
     ``out``: .mp4, .m4v, .mov, .mkv or (svtav1) .webm coded with ``codec`` and ``crf`` (None: 14; ffv1 has none); .y4m or "-"
     uncompressed. ``scale``: None: as the side information says, else 2. ``model``: None: as the side information says, else
-    "s". ``resume``: go on where an interrupted run stopped. ``on_loss``: 'error' refuses a file that is damaged or cut off,
-    'conceal' restores what can be decoded of it, from the first damage on without side information, with warnings that say
-    so. ``progress(done, total)`` is called at every frame written;
-    ``total`` is None where unknown. KeyboardInterrupt after Ctrl-C, with what is done kept for ``resume``. Raises as
-    ``encode`` does, and UnknownModelError for a model that is not in this installation.
+    "s". ``resume``: go on where an interrupted run stopped. ``on_loss``: 'error' refuses a file that is cut off or whose
+    decoder fails on the way (what a decoder conceals by itself is a warning), 'conceal' restores what can be decoded of it,
+    from the first damage on without side information, with warnings that say so. ``progress(done, total)`` is called at
+    every frame written; ``total`` is None where unknown. KeyboardInterrupt after Ctrl-C, with what is done kept for
+    ``resume``. Raises as ``encode`` does, and UnknownModelError for a model that is not in this installation.
     """
     settings = _result_settings(codec, crf)
     return receive(source, out, settings, scale=scale, model=model, resume=resume, on_loss=on_loss, progress=progress)

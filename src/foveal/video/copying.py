@@ -150,7 +150,7 @@ class Muxer:
         else:
             self._describe_video()
         if self.kind in ("matroska", "webm") and self.aspect not in (0, 1):
-            self.video.metadata.setdefault("title", ROOM)
+            self.video.metadata["title"] = self.video.metadata.get("title", "") + ROOM
         out.metadata.update(metadata)
         if self.source is not None and self.source.chapters():
             out.set_chapters(self.source.chapters())

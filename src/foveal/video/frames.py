@@ -40,7 +40,7 @@ from foveal.video.y4m import Y4mInput
 
 FULL, BT709 = 2, 1  # colour range and matrix as FFmpeg and H.273 number them
 _SEMI = {"nv12": "yuv420p", "nv21": "yuv420p", "nv16": "yuv422p", "nv24": "yuv444p", "p010le": "yuv420p10le"}
-CONCEAL = "get it again, or restore what there is with --on-loss conceal"
+CONCEAL = "get it again, or restore what there is: foveal restore --on-loss conceal"
 _SITING = {"left": 1, "center": 2, "topleft": 3, "top": 4, "bottomleft": 5, "bottom": 6}
 
 
@@ -308,7 +308,7 @@ class _Y4m:
     def _read(self) -> Planes | None:
         try:
             planes = self.input.read()
-        except TruncatedError as fault:
+        except (TruncatedError, CorruptError) as fault:
             if not self.tolerant:
                 raise
             warnings.warn(f"{fault}; the pictures before it are used", FovealWarning, stacklevel=3)

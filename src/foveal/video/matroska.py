@@ -18,7 +18,7 @@ CRC32, VOID = 0xBF, 0xEC
 DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = 0x54B0, 0x54BA, 0x54B2
 PIXELS, ASPECT = 0, 3  # values of DISPLAY_UNIT
 _HEADER = 1 << 20  # bytes in which Tracks must end
-ROOM = "room for the display size"  # a name of the track that is given up for it
+ROOM = "room for the display size"  # the end of the track's name that is given up for it
 
 Element = tuple[int, int, int, int]  # ID, where it starts, where its payload starts, where it ends
 
@@ -69,7 +69,16 @@ def _put(file: IO[bytes], head: bytes, tracks: Element, entry: Element, payload:
 
 def _without(data: bytes, master: Element, ids: set[int]) -> bytes:
     kept = (e for e in _elements(data, master[2], master[3]) if e[0] not in ids)
-    return b"".join(data[e[1] : e[3]] for e in kept if data[e[2] : e[3]] != ROOM.encode())
+    return b"".join(_without_room(data, e) for e in kept)
+
+
+def _without_room(data: bytes, element: Element) -> bytes:
+    """The element, less the ROOM at its end; nothing of one that is no more than that."""
+    payload = data[element[2] : element[3]]
+    if not payload.endswith(ROOM.encode()):
+        return data[element[1] : element[3]]
+    name = payload.removesuffix(ROOM.encode())
+    return _element(element[0], name) if name else b""
 
 
 def _find(data: bytes, start: int, end: int, path: tuple[int, ...]) -> Element | None:

@@ -223,12 +223,12 @@ def concat(
         with foreign(path):
             with opened(names[0]) as first:
                 template, matrix = first.streams.video[0], display_matrix(names[0])
-                headers = bytes(template.codec_context.extradata or b"")
+                headers = _headers(template)
                 base, aspect = template.time_base, template.sample_aspect_ratio or Fraction(1)
                 joined.start(lambda out: _template(out, template, matrix, aspect), base, aspect)
             for name in names[1:]:
                 with opened(name) as other:
-                    if bytes(other.streams.video[0].codec_context.extradata or b"") != headers:
+                    if _headers(other.streams.video[0]) != headers:
                         told = "was coded with other settings than the part before it"
                         raise InputError(f"{name}: {told}; remove the parts and begin anew")
             shown = _shown(names, None if begins is None else math.floor(begins / base + Fraction(1, 2)))
@@ -257,6 +257,22 @@ def _shown(names: list[str], begins: int | None) -> list[list[int]]:
             told = f"begins at {min(part)}, but the part before it ends at {max(before)}"
             raise InputError(f"{name}: {told}; they are not of one run: remove the parts and begin anew")
     return shown
+
+
+def _headers(stream: Any) -> bytes:
+    """What a decoder must know beforehand of a stream; of HEVC (ISO/IEC 14496-15, 8.3.3.1) without messages such as x265's
+    note of its settings, in which the CPU stands too."""
+    data = bytes(stream.codec_context.extradata or b"")
+    if stream.codec_context.codec.canonical_name != "hevc" or data[:1] != b"\x01" or len(data) < 23:
+        return data
+    kept, place = data[:22], 23
+    for _ in range(data[22]):
+        kind, count = data[place] & 63, int.from_bytes(data[place + 1 : place + 3], "big")
+        start, place = place, place + 3
+        for _ in range(count):
+            place += 2 + int.from_bytes(data[place : place + 2], "big")
+        kept += data[start:place] if kind not in (39, 40) else b""
+    return kept
 
 
 def _coded(name: str) -> Iterator[Any]:

@@ -51,10 +51,11 @@ class Output:
                 crf = crf_in(found[2], bytes(context.extradata or b""), bytes(next(part.demux(stream))))
             wanted = video.width, video.height, _CODED[settings.codec]
             if any(abs(a - b) > 1 for a, b in zip(found[:2], wanted[:2], strict=True)) or found[2] != wanted[2]:
-                was, now = ("x".join(map(str, x[:2])) + f" {x[2]}" for x in (found, wanted))
-                raise InputError(f"{name}: is {was}, the rest would be {now}; resume as it began, or remove it")
-            if crf is not None and settings.used_crf is not None and abs(crf - settings.used_crf) > 0.01:
-                was = f"was coded at crf {crf:g}, the rest would be at {settings.used_crf:g}"
+                was, new = ("x".join(map(str, x[:2])) + f" {x[2]}" for x in (found, wanted))
+                raise InputError(f"{name}: is {was}, the rest would be {new}; resume as it began, or remove it")
+            now = settings.used_crf
+            if crf is not None and now is not None and abs(crf - now) > 0.06:  # it is noted with one decimal
+                was = f"was coded at crf {crf:g}, the rest would be at {now:g}"
                 raise InputError(f"{name}: {was}; resume with --crf {crf:g}, or remove it")
 
     def writer(self, video: VideoFormat, settings: EncoderSettings) -> Writer:

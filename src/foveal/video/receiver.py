@@ -21,11 +21,11 @@ from types import FrameType
 import numpy as np
 from numpy.typing import NDArray
 
-from foveal.errors import FormatError, FovealWarning, InputError, LimitError, UnknownModelError
+from foveal.errors import CorruptError, FormatError, FovealWarning, InputError, LimitError, UnknownModelError
 from foveal.video import copying, encodernote, lastlayer, sidecar
 from foveal.video.attention_sr import SIZES
 from foveal.video.basecodec import ENCODERS, EncoderSettings, frame_count
-from foveal.video.frames import Reader
+from foveal.video.frames import CONCEAL, Reader
 from foveal.video.moments import Moments
 from foveal.video.mux import Writer
 from foveal.video.output import Output
@@ -107,7 +107,7 @@ def receive(
     parts = Output(out, source, resume)
     with Reader(source, tolerant=on_loss == "conceal") as reader:
         plan = choose(source, reader.format, scale, model, use_side)
-        run = Run(reader, plan, parts, settings, progress)
+        run = Run(reader, plan, parts, settings, progress, on_loss == "conceal")
         with interruptible() as interrupted:
             run.go(interrupted)
     return RestoreReport(run.steps.done, run.reused, plan.side is not None, plan.why, time.monotonic() - began)
@@ -179,8 +179,15 @@ class Run:
     """One video on its way. ``steps``: counts the frames that are written, in all parts."""
 
     def __init__(
-        self, reader: Reader, plan: Plan, parts: Output, settings: EncoderSettings, progress: Progress | None
+        self,
+        reader: Reader,
+        plan: Plan,
+        parts: Output,
+        settings: EncoderSettings,
+        progress: Progress | None,
+        tolerant: bool = False,
     ) -> None:
+        self.tolerant = tolerant
         self.reader, self.plan, self.parts, self.settings = reader, plan, parts, settings
         self.steps = Steps(progress, frame_count(reader.format))
         self.reused = 0.0
@@ -209,6 +216,7 @@ class Run:
             else:
                 for shown in self._ended():
                     self._write(shown, video, behind)
+                self._count(seen)
             dropped = interrupted.is_set() and self.parts.whole
             if self.writer and dropped:
                 self.writer.abort()
@@ -225,6 +233,14 @@ class Run:
         if interrupted.is_set():
             raise KeyboardInterrupt(f"{self.steps.done} frames are done; resume goes on behind them")
         self.parts.join()
+
+    def _count(self, seen: int) -> None:
+        """Whether there were as many frames as side information tells: decoders drop some without a word."""
+        if self.plan.side and seen < self.plan.side.facts.frames:
+            told = f"{seen} of its {self.plan.side.facts.frames} frames can be decoded"
+            if not self.tolerant:
+                raise CorruptError(f"{self.parts.source}: {told}; {CONCEAL}")
+            self._drop(told)
 
     def _begin(self, first: Frame) -> tuple[Restorer, VideoFormat]:
         """The restorer and the format of the output, once the first frame tells whether side information is for it."""
