@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
 import time
 from pathlib import Path
@@ -67,8 +66,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     table = [row for path in sorted(options.folder.glob("*.png")) for row in rows(path)]
-    weights = {model.name: model.weights_hash[:16] for model in foveal.models()}
-    run = machine.about(shlex.join(["scripts/bench_keep.py", options.folder.resolve().name]), weights=weights["s"])
+    command = ["scripts/bench_keep.py", options.folder.resolve().name]
+    run = {"kind": "run", **machine.about(command), "weights": foveal.models()[0].weights_hash}
     options.output.write_text("".join(json.dumps(row) + "\n" for row in [run, *table]))
     for keep in KEEPS:
         chosen = [r for r in table if r["keep"] == keep]

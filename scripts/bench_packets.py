@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
 from itertools import pairwise
 from pathlib import Path
@@ -63,9 +62,8 @@ def main() -> None:
     torch.set_num_threads(1)
     pictures = sorted(options.folder.glob("*.png"))[: options.limit]
     table = [row(path, q, layers) for q in QUALITIES for layers in LAYERS for path in pictures]
-    weights = {model.name: model.weights_hash[:16] for model in foveal.models()}
     command = ["scripts/bench_packets.py", options.folder.resolve().name, "--limit", str(len(pictures))]
-    run = machine.about(shlex.join(command), weights=weights["s"])
+    run = {"kind": "run", **machine.about(command), "weights": foveal.models()[0].weights_hash}
     options.output.write_text("".join(json.dumps(line) + "\n" for line in [run, *table]))
     for quality in QUALITIES:
         for layers in LAYERS:

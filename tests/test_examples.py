@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,16 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+Program = Callable[[str], ModuleType]
 
 
 @pytest.fixture
@@ -31,8 +21,10 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-def test_a_picture_refines_over_a_lossy_link(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = load("udp_link")
+def test_a_picture_refines_over_a_lossy_link(
+    photo: Path, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = program("examples/udp_link.py")
     monkeypatch.setattr(example, "QUIET_S", 0.4)
     out = tmp_path / "out"
     lines = example.main(
@@ -45,8 +37,8 @@ def test_a_picture_refines_over_a_lossy_link(photo: Path, tmp_path: Path, monkey
 
 
 def test_nothing_arrives_and_it_stops_all_the_same(
-    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photo: Path, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example = load("udp_link")
+    example = program("examples/udp_link.py")
     monkeypatch.setattr(example, "QUIET_S", 0.4)
     assert example.main([str(photo), "-o", str(tmp_path / "out"), "--loss", "1", "--rate", "200000"]) == []

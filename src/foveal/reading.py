@@ -13,7 +13,7 @@ from foveal.errors import FovealWarning
 _DEEP = re.compile(r";16[BLN]")  # in Pillow's name for samples of 16 bits, e.g. "RGB;16B"
 _FEW = re.compile(r"L;([24])$")  # and of 2 or 4
 _HEAD = 1 << 16  # bytes in which a file says how deep and of what colour it is
-_SUB_IFDS = (0x8769, 0x8825)  # Exif and GPS
+SUB_IFDS = (0x8769, 0x8825)  # groups of tags: Exif and GPS
 _PRIMARIES, _TRANSFERS = (1, 2, 5, 6), (1, 2, 6, 13, 14, 15)  # H.273's of BT.709, BT.601 and sRGB, and what is not said
 
 
@@ -44,7 +44,7 @@ def load(image: Image.Image, stacklevel: int = 4) -> None:
 
 def with_texts(tags: Image.Exif) -> Image.Exif:
     """The same tags, texts beyond ASCII written as the bytes that they were read from, where Pillow writes "?"."""
-    subs = (tags[ifd] if isinstance(tags[ifd], dict) else tags.get_ifd(ifd) for ifd in _SUB_IFDS if ifd in tags)
+    subs = (tags[ifd] if isinstance(tags[ifd], dict) else tags.get_ifd(ifd) for ifd in SUB_IFDS if ifd in tags)
     for found in (tags, *subs):
         for tag, value in list(found.items()):
             if isinstance(value, str) and not value.isascii():

@@ -73,9 +73,9 @@ def test_a_system_without_a_load_average_has_none(monkeypatch: pytest.MonkeyPatc
         raise OSError("not here")
 
     monkeypatch.setattr("os.getloadavg", refuse)
-    assert machine.facts(["numpy", "no-such-package"])["load"] is None
+    assert machine.about([], ["numpy", "no-such-package"])["load"] is None
     monkeypatch.delattr("os.getloadavg")
-    found = machine.facts(["numpy", "no-such-package"])
+    found = machine.about([], ["numpy", "no-such-package"])
     assert found["load"] is None and found["cores"] >= 1 and list(found["packages"]) == ["numpy"]
 
 

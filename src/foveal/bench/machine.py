@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 
-def about(command: str, packages: Sequence[str] = ("torch", "numpy", "pillow"), **more: Any) -> dict[str, Any]:
-    """The line that a file of results begins with: when, how and where they were made, and ``more``."""
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"kind": "run", "date": date, "command": command, **more, **facts(packages)}
-
-
-def facts(packages: Sequence[str]) -> dict[str, Any]:
-    """Processor, cores, load and system, and the versions of Python and of those of ``packages`` that are installed."""
+def about(command: Sequence[str], packages: Sequence[str] = ("torch", "numpy", "pillow")) -> dict[str, Any]:
+    """When, how and where results are made: date, the words of the command, processor, cores, load and system, and the
+    versions of Python and of those of ``packages`` that are installed."""
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(command),
         "cpu": cpu(),
         "cores": cores(),
         "load": load(),

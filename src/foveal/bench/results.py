@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -158,9 +159,12 @@ def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
     return record
 
 
+_hints = lru_cache(get_type_hints)  # slow, and asked for every line
+
+
 def misfit(kind: type, record: Mapping[str, Any]) -> str:
     """The first field of a dataclass for which ``record`` has a value of another type, in words; "" for none."""
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in _hints(kind).items():
         wanted = get_args(hint) or (hint,)
         wanted += (int,) if float in wanted else ()
         if isinstance(record[name], bool) or not isinstance(record[name], wanted):

@@ -9,14 +9,12 @@ goes on where it stopped.
 from __future__ import annotations
 
 import os
-import shlex
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -231,19 +229,19 @@ def _metadata(
 ) -> dict[str, Any]:
     """Where and how a run is made, for its first line. No paths: results are made to be shared."""
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": _command(folder, output, plans, threads, limit, repeats),
+        **machine.about(_command(folder, output, plans, threads, repeats, limit), PACKAGES),
         "folder": folder.resolve().name,
         "pictures": pictures,
         "threads": threads,
         "repeats": repeats,
-        **machine.facts(PACKAGES),
         "codecs": {plan.codec.name: f"{plan.codec.version}, {plan.codec.options}" for plan in plans},
         "models": _models() if any(plan.codec.name == "foveal" for plan in plans) else [],
     }
 
 
-def _command(folder: Path, output: Path, plans: Sequence[Plan], threads: int, limit: int | None, repeats: int) -> str:
+def _command(
+    folder: Path, output: Path, plans: Sequence[Plan], threads: int, repeats: int, limit: int | None
+) -> list[str]:
     rivals = [plan.codec.name for plan in plans if plan.codec.name != "foveal"]
     words = ["foveal", "bench", folder.resolve().name, "--rivals", ",".join(rivals), "-o", output.name]
     for spec in (plan.spec for plan in plans if plan.codec.name == "foveal"):
@@ -251,7 +249,7 @@ def _command(folder: Path, output: Path, plans: Sequence[Plan], threads: int, li
     if len(rivals) == len(plans):
         words.append("--no-foveal")
     words += ["--limit", str(limit)] if limit else []
-    return shlex.join([*words, "--threads", str(threads), "--repeats", str(repeats)])
+    return [*words, "--threads", str(threads), "--repeats", str(repeats)]
 
 
 def _models() -> list[dict[str, Any]]:

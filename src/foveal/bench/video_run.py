@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -192,11 +190,9 @@ def _metadata(
         words += [word for value in values for word in (name, value)] if name == "--rates" else []
     av = extra("av", "av")
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([*words, "--threads", str(options.threads)]),
+        **machine.about([*words, "--threads", str(options.threads)], PACKAGES),
         "options": asdict(options),
         "encoders": {"av": av.__version__, **{k: ".".join(map(str, v)) for k, v in av.library_versions.items()}},
         "weights": weights,
         "foveal": foveal.__version__,
-        **machine.facts(PACKAGES),
     }

@@ -33,9 +33,8 @@ _TIFF_BITS = 0x0102  # tag BitsPerSample
 _PRIMARY_FIRST = ("MPO", "PSD")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-# ImageDescription, Make, Model, Orientation, Software, DateTime, Artist, Copyright; Exif and GPS
+# ImageDescription, Make, Model, Orientation, Software, DateTime, Artist, Copyright
 _DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0112, 0x0131, 0x0132, 0x013B, 0x8298)
-_SUB_IFDS = (0x8769, 0x8825)
 
 U8 = NDArray[np.uint8]
 
@@ -293,7 +292,7 @@ def _descriptive_exif(image: Image.Image) -> bytes | None:
     """EXIF from the tags of a picture that has no EXIF block, less those on how its pixels were stored."""
     found, tags = image.getexif(), Image.Exif()
     tags.update({tag: found[tag] for tag in _DESCRIPTIVE if tag in found})
-    tags.update({ifd: dict(entries) for ifd in _SUB_IFDS if (entries := found.get_ifd(ifd))})
+    tags.update({ifd: dict(entries) for ifd in reading.SUB_IFDS if (entries := found.get_ifd(ifd))})
     return reading.with_texts(tags).tobytes() if len(tags) else None
 
 

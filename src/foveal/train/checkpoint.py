@@ -67,7 +67,7 @@ def size_of(path: Path) -> str:
     """Name of the model size that ``path`` holds."""
     try:
         with safe_open(path, "pt") as f:
-            return str(_facts(f).get("size", "s"))
+            return str(facts_in(f).get("size", "s"))
     except (OSError, SafetensorError, ValueError) as e:
         raise InputError(f"{path}: not a training checkpoint ({e}); 'foveal train image' writes one") from e
 
@@ -76,7 +76,7 @@ def load(path: Path, model: nn.Module) -> dict[str, object]:
     """Fill ``model`` from ``path``; returns the facts saved with it."""
     try:
         with safe_open(path, "pt") as f:
-            facts = _facts(f)
+            facts = facts_in(f)
             model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as e:
         raise InputError(
@@ -86,7 +86,7 @@ def load(path: Path, model: nn.Module) -> dict[str, object]:
     return facts
 
 
-def _facts(file: Any) -> dict[str, object]:
+def facts_in(file: Any) -> dict[str, object]:
     """What is noted in an open checkpoint; ValueError when it is no JSON object."""
     try:
         return dict(json.loads((file.metadata() or {}).get("facts", "{}")))

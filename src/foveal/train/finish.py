@@ -124,7 +124,7 @@ def _complete(weights: Path, name: str, images: list[Tensor], more: dict[str, ob
     encode, decode = kmac_per_pixel(network)
     facts = {"kmac_encode": encode, "kmac_decode": decode, "golden": golden_digest(name), **more}
     with safe_open(out, "pt") as f:
-        tensors, old = {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["facts"])
+        tensors, old = {k: f.get_tensor(k) for k in f.keys()}, checkpoint.facts_in(f)
     checkpoint.write(out, tensors, {"facts": json.dumps(old | facts)})
 
 

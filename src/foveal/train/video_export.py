@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -39,8 +38,8 @@ def facts_of(path: Path) -> dict[str, object]:
     """What a weights file says of itself; nothing if there is none."""
     try:
         with safe_open(path, "pt") as f:
-            return dict(json.loads((f.metadata() or {}).get("facts", "{}")))
-    except (OSError, SafetensorError):
+            return checkpoint.facts_in(f)
+    except (OSError, SafetensorError, ValueError):
         return {}
 
 

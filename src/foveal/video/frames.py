@@ -31,7 +31,7 @@ from foveal.errors import (
     UnsupportedVideoError,
 )
 from foveal.video.basecodec import pyav
-from foveal.video.copying import clock_start, is_y4m, opened
+from foveal.video.copying import clock_start, is_y4m, main_stream, opened
 from foveal.video.encodernote import crf_in
 from foveal.video.sampling import lost, planar, to_420
 from foveal.video.types import Frame, Mastering, Planes, VideoFormat
@@ -81,6 +81,7 @@ class Reader:
         quiet: bool = False,
     ) -> None:
         kind = _Y4m if is_y4m(path) else _Container
+        self.tolerant = tolerant
         self._source = kind(str(path), limits or Limits(), tolerant, start, quiet)
         self.format = self._source.format
         self._frames = self._source.frames()
@@ -179,17 +180,15 @@ class _Container:
         return max(1, round(1 / (rate * base)))
 
     def _choose(self) -> Any:
-        covers = self.av.stream.Disposition.attached_pic
-        streams = self.container.streams
-        usable = [s for s in streams.video if not s.disposition & covers and s.codec_context is not None]
-        if not usable:
-            found = ", ".join(sorted({s.type for s in streams})) or "no streams"
+        stream = main_stream(self.container)
+        if stream is None or stream.codec_context is None:
+            found = ", ".join(sorted({s.type for s in self.container.streams})) or "no streams"
             raise UnsupportedVideoError(f"{self.name}: no video in it that can be decoded, only {found}")
-        context = usable[0].codec_context
+        context = stream.codec_context
         self.limits.check(self.name, context.width, context.height)
         context.options = {"max_pixels": str(self.limits.pixels)}
-        usable[0].thread_type = "AUTO"
-        return usable[0]
+        stream.thread_type = "AUTO"
+        return stream
 
     def _decoded(self) -> Iterator[Any]:
         """Every picture as PyAV has it; errors of FFmpeg become Foveal's."""

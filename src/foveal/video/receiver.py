@@ -107,7 +107,7 @@ def receive(
     parts = Output(out, source, resume)
     with Reader(source, tolerant=on_loss == "conceal") as reader:
         plan = choose(source, reader.format, scale, model, use_side)
-        run = Run(reader, plan, parts, settings, progress, on_loss == "conceal")
+        run = Run(reader, plan, parts, settings, progress)
         with interruptible() as interrupted:
             run.go(interrupted)
     return RestoreReport(run.steps.done, run.reused, plan.side is not None, plan.why, time.monotonic() - began)
@@ -179,15 +179,8 @@ class Run:
     """One video on its way. ``steps``: counts the frames that are written, in all parts."""
 
     def __init__(
-        self,
-        reader: Reader,
-        plan: Plan,
-        parts: Output,
-        settings: EncoderSettings,
-        progress: Progress | None,
-        tolerant: bool = False,
+        self, reader: Reader, plan: Plan, parts: Output, settings: EncoderSettings, progress: Progress | None
     ) -> None:
-        self.tolerant = tolerant
         self.reader, self.plan, self.parts, self.settings = reader, plan, parts, settings
         self.steps = Steps(progress, frame_count(reader.format))
         self.reused = 0.0
@@ -238,7 +231,7 @@ class Run:
         """Whether there were as many frames as side information tells: decoders drop some without a word."""
         if self.plan.side and seen < self.plan.side.facts.frames:
             told = f"{seen} of its {self.plan.side.facts.frames} frames can be decoded"
-            if not self.tolerant:
+            if not self.reader.tolerant:
                 raise CorruptError(f"{self.parts.source}: {told}; {CONCEAL}")
             self._drop(told)
 
